@@ -1,0 +1,44 @@
+/**
+ * The contract between the conformance engine and anything that can be tested. An adapter translates commands into
+ * deeds and reports what came of them; it decides nothing.
+ */
+import type { Facts } from '../model/core/facts.ts';
+import type { Observation } from '../model/core/outcome.ts';
+import type { Machine, Profile } from '../model/core/profile.ts';
+import type { AnyCommand } from '../model/core/specification.ts';
+
+/**
+ * What a target can do beyond executing commands. A capability that is missing is reported as skipped, with the
+ * sentence given here; commands and invariants that need it are left out.
+ */
+export const CAPABILITIES = {
+  facts: 'reports what is true inside the machine, so that invariants can be evaluated on it',
+  'memory-failure': 'can inject a memory failure into a page',
+  'fault-injection': 'can make an allocation of kernel memory fail',
+} as const;
+
+export type Capability = keyof typeof CAPABILITIES;
+export const ALL_CAPABILITIES = Object.keys(CAPABILITIES) as readonly Capability[];
+
+/** What one command came to. */
+export interface Observed {
+  readonly outcome: Observation;
+  /** Facts after the command. The same object as before the command may be returned where nothing changed. */
+  readonly facts?: Facts;
+}
+
+export interface Target {
+  /** As on the command line: `simulator`, `mutant:stale-stage-two`. */
+  readonly name: string;
+  readonly capabilities: ReadonlySet<Capability>;
+  /** What the machine behind the target offers. */
+  readonly machine: Machine;
+  /** What stands behind a missing capability, in words; shown with the skip. */
+  readonly missing?: Partial<Record<Capability, string>>;
+  /**
+   * Executes a program on a fresh machine whose rules should be those of the profile. The observations come in the
+   * order of the commands, one each; fewer mean that the target is gone. A target that lives in this process may
+   * execute each command when its observation is asked for, and must release the machine when iteration ends early.
+   */
+  execute(program: readonly AnyCommand[], profile: Profile): Iterable<Observed> | Promise<Iterable<Observed>>;
+}

@@ -1,0 +1,32 @@
+/** @jest-config-loader esbuild-register */
+import type { Config } from 'jest';
+
+type Project = Exclude<NonNullable<Config['projects']>[number], string>;
+
+/** One kind of test: its own name in the output, selectable with `npm test -- --selectProjects NAME`. */
+const project = (displayName: string, testMatch: readonly string[], rest: Project = {}): Project => ({
+  displayName,
+  testMatch: testMatch.map((glob) => `<rootDir>/${glob}`),
+  testEnvironment: 'node',
+  setupFiles: ['<rootDir>/jest.setup.ts'],
+  // The sources are ESM; swc hands them to jest as CommonJS, which needs no experimental flag. Types are checked by tsc.
+  transform: {
+    '\\.ts$': ['@swc/jest', { jsc: { parser: { syntax: 'typescript' }, target: 'es2023' }, sourceMaps: 'inline' }],
+  },
+  modulePathIgnorePatterns: ['<rootDir>/dist/'],
+  ...rest,
+});
+
+const LONG_TEST = { testTimeout: 120_000 };
+
+const config: Config = {
+  maxWorkers: 2,
+  projects: [
+    project('unit', ['{model,conformance,adapters,report,cli,scripts,bench}/**/*.test.ts']),
+    project('properties', ['properties/**/!(mutants)*.test.ts'], LONG_TEST),
+    project('scenarios', ['scenarios/**/*.test.ts'], LONG_TEST),
+    project('mutants', ['properties/**/mutants*.test.ts'], LONG_TEST),
+  ],
+};
+
+export default config;

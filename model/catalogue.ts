@@ -1,0 +1,53 @@
+/** Every command of the specification. To add one, write its file and name it here. */
+import type { AnyTransition } from './core/specification.ts';
+import type { CommandOf } from './core/transition.ts';
+import { attributesSet } from './gmem/attributes-set.ts';
+import { capCheck } from './gmem/cap-check.ts';
+import { faultSlab } from './gmem/fault-slab.ts';
+import { fdClose } from './gmem/fd-close.ts';
+import { fdDup } from './gmem/fd-dup.ts';
+import { fileIo } from './gmem/file-io.ts';
+import { fileStat } from './gmem/file-stat.ts';
+import { fileTruncate } from './gmem/file-truncate.ts';
+import { gmemCreate } from './gmem/gmem-create.ts';
+import { gmemFallocate } from './gmem/gmem-fallocate.ts';
+import { gmemLink } from './gmem/gmem-link.ts';
+import { guestLoad, guestStore } from './gmem/guest-access.ts';
+import { hostLoad, hostStore } from './gmem/host-access.ts';
+import { memMap } from './gmem/mem-map.ts';
+import { memUnmap } from './gmem/mem-unmap.ts';
+import { memoryFail } from './gmem/memory-fail.ts';
+import { slotSet } from './gmem/slot-set.ts';
+import { vcpuCreate } from './gmem/vcpu-create.ts';
+import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
+import { vmCreate } from './gmem/vm-create.ts';
+
+const ALL = [
+  vmCreate,
+  vcpuCreate,
+  capCheck,
+  gmemCreate,
+  gmemLink,
+  slotSet,
+  attributesSet,
+  gmemFallocate,
+  fileIo,
+  fileTruncate,
+  fileStat,
+  memMap,
+  memUnmap,
+  hostLoad,
+  hostStore,
+  guestLoad,
+  guestStore,
+  vcpuPrefault,
+  fdDup,
+  fdClose,
+  memoryFail,
+  faultSlab,
+] as const;
+
+/** Any command, with the arguments that belong to it. */
+export type Command = CommandOf<(typeof ALL)[number]>;
+
+export const CATALOGUE = ALL as unknown as readonly AnyTransition[];

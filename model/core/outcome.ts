@@ -1,0 +1,87 @@
+/**
+ * What a command can come to, as seen from outside. Outcomes are plain data: the specification predicts them,
+ * targets observe them, reports print them.
+ */
+
+/** Error names that the specification uses; the numbers are the target's affair. */
+export type Errno =
+  | 'EAGAIN'
+  | 'EBADF'
+  | 'EEXIST'
+  | 'EFAULT'
+  | 'EFBIG'
+  | 'EHWPOISON'
+  | 'EINTR'
+  | 'EINVAL'
+  | 'EIO'
+  | 'EMFILE'
+  | 'ENODEV'
+  | 'ENOENT'
+  | 'ENOMEM'
+  | 'ENOTTY'
+  | 'EOPNOTSUPP'
+  | 'EOVERFLOW'
+  | 'ESPIPE';
+
+export type Outcome =
+  /** The call succeeded. `value` is what it tells its caller, where that is part of the contract. */
+  | { readonly kind: 'ok'; readonly value?: bigint }
+  | { readonly kind: 'errno'; readonly errno: Errno }
+  /** KVM_RUN returned with KVM_EXIT_MMIO: the VMM is asked to emulate the access. */
+  | { readonly kind: 'mmio'; readonly gpa: bigint; readonly write: boolean }
+  /** KVM_RUN returned −1 with KVM_EXIT_MEMORY_FAULT filled in. */
+  | { readonly kind: 'memory-fault'; readonly errno: Errno; readonly gpa: bigint; readonly private: boolean }
+  /** The access of a host thread raised a signal. */
+  | { readonly kind: 'signal'; readonly signal: 'SIGBUS' | 'SIGSEGV' };
+
+/** What a target saw: an outcome, or that the target itself broke while executing the command. */
+export type Observation = Outcome | { readonly kind: 'crash'; readonly message: string };
+
+export const ok = (value?: bigint): Outcome => (value === undefined ? OK : { kind: 'ok', value });
+const OK: Outcome = { kind: 'ok' };
+
+const errnoCache = new Map<Errno, Outcome>();
+/** The outcome of a call that fails with `errno`. */
+export function fails(errno: Errno): Outcome {
+  let outcome = errnoCache.get(errno);
+  if (outcome === undefined) errnoCache.set(errno, (outcome = { kind: 'errno', errno }));
+  return outcome;
+}
+
+export function sameOutcome(a: Observation, b: Observation): boolean {
+  if (a === b) return true;
+  switch (a.kind) {
+    case 'ok':
+      return b.kind === 'ok' && a.value === b.value;
+    case 'errno':
+      return b.kind === 'errno' && a.errno === b.errno;
+    case 'mmio':
+      return b.kind === 'mmio' && a.gpa === b.gpa && a.write === b.write;
+    case 'memory-fault':
+      return b.kind === 'memory-fault' && a.errno === b.errno && a.gpa === b.gpa && a.private === b.private;
+    case 'signal':
+      return b.kind === 'signal' && a.signal === b.signal;
+    case 'crash':
+      return false;
+  }
+}
+
+const hex = (value: bigint): string => (value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
+
+/** One short line, for example `EINVAL`, `ok 0x4000`, `MEMORY_FAULT EFAULT gpa=0x1000 private`. */
+export function printOutcome(outcome: Observation): string {
+  switch (outcome.kind) {
+    case 'ok':
+      return outcome.value === undefined ? 'ok' : `ok ${hex(outcome.value)}`;
+    case 'errno':
+      return outcome.errno;
+    case 'mmio':
+      return `MMIO ${outcome.write ? 'write' : 'read'} gpa=${hex(outcome.gpa)}`;
+    case 'memory-fault':
+      return `MEMORY_FAULT ${outcome.errno} gpa=${hex(outcome.gpa)} ${outcome.private ? 'private' : 'shared'}`;
+    case 'signal':
+      return outcome.signal;
+    case 'crash':
+      return `crash: ${outcome.message}`;
+  }
+}

@@ -1,0 +1,127 @@
+/**
+ * Which rules hold, and on what machine. A profile fixes the rules of one kernel release or proposal; a machine says
+ * what the hardware and the kernel's configuration offer. What a machine does not offer is refused, and the refusal is
+ * itself a rule.
+ */
+import { VM_TYPE } from './abi.ts';
+
+export type Feature = 'gmem-link';
+
+export interface Profile {
+  readonly id: string;
+  readonly title: string;
+  /** Release that the rules were read from: major, minor, patch. */
+  readonly release: readonly [number, number, number];
+  /** Proposals that are not in that release but hold in this profile. */
+  readonly features: readonly Feature[];
+  readonly source: string;
+}
+
+export interface Machine {
+  /** Bit n is set where KVM_CREATE_VM accepts type n (KVM_CAP_VM_TYPES). */
+  readonly vmTypes: bigint;
+  /** CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES: without it KVM_SET_MEMORY_ATTRIBUTES is an unknown ioctl. */
+  readonly memoryAttributes: boolean;
+  /** Two-dimensional paging, without which nothing can be pre-faulted (KVM_CAP_PRE_FAULT_MEMORY). */
+  readonly twoDimensionalPaging: boolean;
+  /** Memslot address spaces of a VM without private memory: 2 where the kernel has SMM, else 1. */
+  readonly addressSpaces: number;
+  /** Guest frames are numbered below 2^(this − 12). */
+  readonly guestPhysicalBits: number;
+  /** First address past what a process may name. Source: TASK_SIZE_MAX, access_ok(). */
+  readonly userTop: bigint;
+  /** KVM_CREATE_VCPU takes ids below this one (KVM_CAP_MAX_VCPU_ID). */
+  readonly maxVcpuIds: bigint;
+}
+
+export interface Config {
+  readonly profile: Profile;
+  readonly machine: Machine;
+}
+
+/** What the simulator offers, and a kernel built with software-protected VMs on a machine with two-level paging. */
+export const FULL_MACHINE: Machine = {
+  vmTypes: (1n << VM_TYPE.DEFAULT) | (1n << VM_TYPE.SW_PROTECTED),
+  memoryAttributes: true,
+  twoDimensionalPaging: true,
+  addressSpaces: 2,
+  guestPhysicalBits: 52,
+  userTop: 0x7fff_ffff_f000n,
+  maxVcpuIds: 4096n,
+};
+
+const LINUX_SOURCE = 'virt/kvm, arch/x86/kvm, fs, mm';
+
+export const PROFILES: readonly Profile[] = [
+  {
+    id: 'linux-6.18',
+    title: 'Linux 6.18: guest_memfd with mmap',
+    release: [6, 18, 0],
+    features: [],
+    source: `the running 6.18 kernel, between ${LINUX_SOURCE} of 6.12.95 and 7.2.12`,
+  },
+  {
+    id: 'linux-7.2',
+    title: 'Linux 7.2: a file range that is bound twice is refused with EEXIST',
+    release: [7, 2, 12],
+    features: [],
+    source: `${LINUX_SOURCE} of 7.2.12`,
+  },
+  {
+    id: 'linux-7.3',
+    title: 'Linux 7.3: the binding is made after the architecture has prepared the slot',
+    release: [7, 3, 4],
+    features: [],
+    source: `${LINUX_SOURCE} of 7.3.4 (7.3-rc7 still binds before, as 7.2 does)`,
+  },
+  {
+    id: 'gmem-link-rfc',
+    title: 'Linux 7.3 with KVM_LINK_GUEST_MEMFD: several files on one inode',
+    release: [7, 3, 4],
+    features: ['gmem-link'],
+    source: 'RFC v2 "New KVM ioctl to link a gmem inode to a new gmem file", May 2025, on 7.3.4',
+  },
+];
+
+export const DEFAULT_PROFILE = 'linux-7.3';
+
+/** Throws a RangeError that lists the known profiles. */
+export function profileById(id: string): Profile {
+  const profile = PROFILES.find((candidate) => candidate.id === id);
+  if (profile === undefined)
+    throw new RangeError(`unknown profile '${id}'; known are ${PROFILES.map((each) => each.id).join(', ')}`);
+  return profile;
+}
+
+/** Where a rule, or a variant of it, holds. A release is written `7.2` or `7.3.4`; `before` is exclusive. */
+export interface Condition {
+  readonly since?: string;
+  readonly before?: string;
+  readonly feature?: Feature;
+}
+
+function compareRelease(profile: Profile, release: string): number {
+  const wanted = release.split('.').map(Number);
+  for (let part = 0; part < 3; part++) {
+    const difference = (profile.release[part] ?? 0) - (wanted[part] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return 0;
+}
+
+export function holdsIn(profile: Profile, condition: Condition | undefined): boolean {
+  if (condition === undefined) return true;
+  if (condition.since !== undefined && compareRelease(profile, condition.since) < 0) return false;
+  if (condition.before !== undefined && compareRelease(profile, condition.before) >= 0) return false;
+  return condition.feature === undefined || profile.features.includes(condition.feature);
+}
+
+/** `linux ≥ 7.2`, for documents; empty where the condition always holds. */
+export function printCondition(condition: Condition | undefined): string {
+  if (condition === undefined) return '';
+  const parts: string[] = [];
+  if (condition.since !== undefined) parts.push(`since ${condition.since}`);
+  if (condition.before !== undefined) parts.push(`before ${condition.before}`);
+  if (condition.feature !== undefined) parts.push(`with ${condition.feature}`);
+  return parts.join(', ');
+}

@@ -1,0 +1,141 @@
+/** `step`: what a command may come to in a state, which rule decided, and the state that follows. Pure. */
+import type { Domain } from './domain.ts';
+import { fails, ok, sameOutcome, type Errno, type Observation, type Outcome } from './outcome.ts';
+import { holdsIn, printCondition, type Condition, type Config } from './profile.ts';
+import { initialState, type State } from './state.ts';
+import type { Acceptance, Args, Guard, Transition } from './transition.ts';
+
+/** A command as data. The catalogue has the exact type of each. */
+export interface AnyCommand {
+  readonly name: string;
+  readonly args: Args;
+}
+
+export interface Step {
+  /** The row that decided. */
+  readonly rule: string;
+  /** What the specification calls for; meaningless where `unmodelled` is set. */
+  readonly outcome: Outcome;
+  /** Errors that are allowed as well, and leave the state as it was. */
+  readonly mayAlso: readonly Errno[];
+  readonly state: State;
+  /** Why the specification is silent here. Nothing can be checked from this command on. */
+  readonly unmodelled?: string;
+}
+
+export interface Rule {
+  readonly id: string;
+  readonly command: string;
+  readonly kind: 'refusal' | 'diversion' | 'unmodelled' | 'acceptance';
+  readonly when: string;
+  /** `EINVAL`, `MEMORY_FAULT …`, `ok`. */
+  readonly result: string;
+  readonly source: string;
+  readonly condition: string;
+  readonly unreachable?: string;
+}
+
+/** A transition whose rows are those of one profile. */
+export type AnyTransition = Transition<string, Args>;
+
+export class Specification {
+  readonly config: Config;
+  readonly transitions: ReadonlyMap<string, AnyTransition>;
+  readonly initial: State;
+
+  /** `catalogue` holds every command of every profile; rows and commands of other profiles are left out. */
+  constructor(config: Config, catalogue: readonly AnyTransition[]) {
+    this.config = config;
+    this.initial = initialState(config);
+    const here = (part: { readonly only?: Condition }): boolean => holdsIn(config.profile, part.only);
+    this.transitions = new Map(
+      catalogue
+        .filter(here)
+        .map((each) => [
+          each.name,
+          { ...each, guards: each.guards.filter(here), accepts: each.accepts.filter(here) } satisfies AnyTransition,
+        ]),
+    );
+  }
+
+  transition(name: string): AnyTransition {
+    const transition = this.transitions.get(name);
+    if (transition === undefined)
+      throw new RangeError(`profile ${this.config.profile.id} has no command '${name}'`);
+    return transition;
+  }
+
+  /** Throws a RangeError where the profile has no such command. */
+  step(state: State, command: AnyCommand): Step {
+    const transition = this.transition(command.name);
+    const { args } = command;
+    const { mayAlso, guards } = transition;
+    for (const guard of guards) {
+      if (guard.violated(args, state)) return diverted(guard, args, state, mayAlso);
+    }
+    const taken = acceptanceOf(transition, args, state);
+    const { state: next, value } = taken.accept(args, state);
+    return { rule: taken.id, outcome: ok(value), mayAlso, state: next };
+  }
+
+  /** Every rule of the profile, in order of command and row. */
+  rules(): readonly Rule[] {
+    return [...this.transitions.values()].flatMap(rulesOf);
+  }
+}
+
+function diverted(guard: Guard<Args>, args: Args, state: State, mayAlso: readonly Errno[]): Step {
+  if ('errno' in guard) return { rule: guard.id, outcome: fails(guard.errno), mayAlso, state };
+  if ('unmodelled' in guard)
+    return { rule: guard.id, outcome: ok(), mayAlso, state, unmodelled: guard.unmodelled };
+  return { rule: guard.id, outcome: guard.outcome(args, state), mayAlso, state };
+}
+
+function acceptanceOf(transition: AnyTransition, args: Args, state: State): Acceptance<Args> {
+  const taken = transition.accepts.find((each) => each.applies === undefined || each.applies(args, state));
+  if (taken === undefined) throw new Error(`specification defect: ${transition.name} accepts nothing`);
+  return taken;
+}
+
+/** The state after the observation, or undefined where the specification does not allow it. */
+export function follow(before: State, step: Step, observed: Observation): State | undefined {
+  if (sameOutcome(step.outcome, observed)) return step.state;
+  // A VM exit for a fault that the environment caused carries the error in the same way as a call does.
+  if ((observed.kind === 'errno' || observed.kind === 'memory-fault') && step.mayAlso.includes(observed.errno))
+    return before;
+  return undefined;
+}
+
+export function rulesOf(transition: AnyTransition): Rule[] {
+  const guards = transition.guards.map((guard): Rule => {
+    const [kind, result] =
+      'errno' in guard
+        ? (['refusal', guard.errno] as const)
+        : 'unmodelled' in guard
+          ? (['unmodelled', guard.unmodelled] as const)
+          : (['diversion', guard.result] as const);
+    return {
+      id: guard.id,
+      command: transition.name,
+      kind,
+      when: guard.when,
+      result,
+      source: guard.source ?? transition.source,
+      condition: printCondition(guard.only),
+      ...(guard.unreachable === undefined ? {} : { unreachable: guard.unreachable }),
+    };
+  });
+  const accepts = transition.accepts.map((each): Rule => ({
+    id: each.id,
+    command: transition.name,
+    kind: 'acceptance',
+    when: each.when,
+    result: 'ok',
+    source: each.source ?? transition.source,
+    condition: printCondition(each.only),
+  }));
+  return [...guards, ...accepts];
+}
+
+export const argumentsOf = (transition: AnyTransition): readonly (readonly [string, Domain])[] =>
+  Object.entries(transition.args);

@@ -1,0 +1,176 @@
+/**
+ * What the specification remembers of a machine: plain immutable data, entities in maps under the label of the
+ * descriptor that first named them. Nothing is stored that can be derived: a file's bindings are the slots that name
+ * it, and an object's reference count is the number of things that refer to it.
+ */
+import type { Config } from './profile.ts';
+import { EMPTY, type RangeMap, type RangeSet } from './ranges.ts';
+
+/** A name chosen by the command that creates the thing, such as `vm0`; never used twice in a program. */
+export type Label = string;
+
+export type FdKind = 'device' | 'vm' | 'vcpu' | 'gmem' | 'other';
+
+/** What a descriptor refers to. Several descriptors may refer to one thing. */
+export interface OpenFile {
+  readonly kind: FdKind;
+  readonly id: Label;
+}
+
+/** An address of the host process: `offset` bytes into the mapping called `base`, or a bare number where base is ''. */
+export interface Address {
+  readonly base: Label;
+  readonly offset: bigint;
+}
+
+export interface Slot {
+  /** As given to the ioctl: address space in the upper 16 bits. */
+  readonly id: number;
+  readonly baseGfn: number;
+  readonly pages: number;
+  readonly flags: bigint;
+  readonly hva: Address;
+  /** Set where the slot was made with KVM_MEM_GUEST_MEMFD. `file` is undefined once that file is gone. */
+  readonly gmem?: { readonly file: Label | undefined; readonly firstPage: number; readonly only: boolean };
+}
+
+/** What a run of stage-2 entries points at: page `gfn + delta` of an inode. */
+export interface StageTwoTarget {
+  readonly inode: Label;
+  readonly delta: number;
+  readonly private: boolean;
+  readonly writable: boolean;
+}
+
+/** One struct kvm. */
+export interface Vm {
+  readonly type: bigint;
+  readonly slots: ReadonlyMap<number, Slot>;
+  /** Guest frames whose attribute is PRIVATE. */
+  readonly private: RangeSet;
+  readonly stageTwo: RangeMap<StageTwoTarget>;
+}
+
+export interface Vcpu {
+  readonly vm: Label;
+  readonly apicId: bigint;
+}
+
+/** One struct file of guest_memfd: a VM's view of an inode. */
+export interface GmemFile {
+  readonly vm: Label;
+  readonly inode: Label;
+}
+
+export type PageWords = ReadonlyMap<number, bigint>;
+
+/** Memory: a guest_memfd inode, or the anonymous arena of the host process. */
+export interface Inode {
+  readonly kind: 'gmem' | 'anonymous';
+  readonly pages: number;
+  /** Flags of KVM_CREATE_GUEST_MEMFD; zero for the arena. */
+  readonly flags: bigint;
+  /** Pages that hold a folio. */
+  readonly resident: RangeSet;
+  /** Words that are not zero, by page and by index within it. */
+  readonly words: ReadonlyMap<number, PageWords>;
+  /** Pages with a memory failure that has not been punched out. */
+  readonly poisoned: RangeSet;
+}
+
+export interface Mapping {
+  readonly inode: Label;
+  /** The file that the mapping keeps open; undefined for the arena. */
+  readonly file: Label | undefined;
+  readonly firstPage: number;
+  readonly pages: number;
+}
+
+export interface State {
+  readonly config: Config;
+  readonly fds: ReadonlyMap<Label, OpenFile>;
+  readonly vms: ReadonlyMap<Label, Vm>;
+  readonly vcpus: ReadonlyMap<Label, Vcpu>;
+  readonly files: ReadonlyMap<Label, GmemFile>;
+  readonly inodes: ReadonlyMap<Label, Inode>;
+  readonly mappings: ReadonlyMap<Label, Mapping>;
+}
+
+/** Open before a program starts: /dev/kvm, and a file that is not KVM's (/dev/null). */
+export const DEVICE: Label = 'kvm';
+export const OTHER: Label = 'null';
+/** Anonymous, zeroed memory of the host process that is mapped before a program starts. */
+export const ARENA: Label = 'arena';
+export const ARENA_PAGES = 64;
+/** The descriptor −1. */
+export const NO_FD: Label = 'none';
+
+export const RESERVED_LABELS: ReadonlySet<Label> = new Set([DEVICE, OTHER, ARENA, NO_FD]);
+
+export function initialState(config: Config): State {
+  return {
+    config,
+    fds: new Map<Label, OpenFile>([
+      [DEVICE, { kind: 'device', id: DEVICE }],
+      [OTHER, { kind: 'other', id: OTHER }],
+    ]),
+    vms: new Map(),
+    vcpus: new Map(),
+    files: new Map(),
+    inodes: new Map([
+      [
+        ARENA,
+        {
+          kind: 'anonymous',
+          pages: ARENA_PAGES,
+          flags: 0n,
+          resident: [{ start: 0, end: ARENA_PAGES }],
+          words: new Map(),
+          poisoned: EMPTY,
+        },
+      ],
+    ]),
+    mappings: new Map([[ARENA, { inode: ARENA, file: undefined, firstPage: 0, pages: ARENA_PAGES }]]),
+  };
+}
+
+export function withEntry<K, V>(map: ReadonlyMap<K, V>, key: K, value: V): ReadonlyMap<K, V> {
+  const copy = new Map(map);
+  copy.set(key, value);
+  return copy;
+}
+
+export function withoutEntry<K, V>(map: ReadonlyMap<K, V>, key: K): ReadonlyMap<K, V> {
+  if (!map.has(key)) return map;
+  const copy = new Map(map);
+  copy.delete(key);
+  return copy;
+}
+
+/** The entity that an earlier check has shown to exist. A miss is a defect of the specification. */
+export function known<V>(map: ReadonlyMap<Label, V>, label: Label): V {
+  const value = map.get(label);
+  if (value === undefined) throw new Error(`specification defect: no entity '${label}'`);
+  return value;
+}
+
+/** The entity behind a descriptor, where the descriptor is open and of that kind. */
+export function openAs(state: State, fd: Label, kind: FdKind): Label | undefined {
+  const file = state.fds.get(fd);
+  return file?.kind === kind ? file.id : undefined;
+}
+
+export const withVm = (state: State, id: Label, change: Partial<Vm>): State => ({
+  ...state,
+  vms: withEntry(state.vms, id, { ...known(state.vms, id), ...change }),
+});
+
+export const withInode = (state: State, id: Label, change: Partial<Inode>): State => ({
+  ...state,
+  inodes: withEntry(state.inodes, id, { ...known(state.inodes, id), ...change }),
+});
+
+export const withFd = (state: State, fd: Label, file: OpenFile): State => ({
+  ...state,
+  fds: withEntry(state.fds, fd, file),
+});

@@ -1,0 +1,141 @@
+/**
+ * One command of the specification: its arguments, its ordered guard rows, and what happens when none is violated.
+ * The order of the rows is part of the specification: the first violated row decides.
+ *
+ * Everything else is derived from these rows: the oracle, the documents, rule coverage, the precedence test, generators
+ * that aim at a row, and one wrong implementation per row dropped and per neighbouring pair swapped.
+ */
+import type { ArgValue, Domain } from './domain.ts';
+import type { Errno, Outcome } from './outcome.ts';
+import type { Condition } from './profile.ts';
+import type { Random } from './random.ts';
+import type { FdKind, Label, State } from './state.ts';
+import { NO_FD } from './state.ts';
+
+export type Domains = Readonly<Record<string, Domain>>;
+export type ArgsOf<D extends Domains> = { readonly [K in keyof D]: D[K] extends Domain<infer T> ? T : never };
+export type Args = Readonly<Record<string, ArgValue>>;
+
+interface RowBase<A> {
+  /** `command/what-is-wrong`; appears in reports, coverage, documents and scenarios. */
+  readonly id: string;
+  /** The condition, as the end of a sentence that starts with "when". */
+  readonly when: string;
+  /** The function, document or mail that the row comes from, where it is not the transition's own source. */
+  readonly source?: string;
+  /** Where the row holds; everywhere if left out. */
+  readonly only?: Condition;
+  /** Why no program can reach the row, where that is so. */
+  readonly unreachable?: string;
+  violated(args: A, state: State): boolean;
+  /** Arguments that break this row and, where it can be had, leave the later rows as they are. */
+  violate?(args: A, state: State, random: Random): A | undefined;
+}
+
+/** A row that refuses the command. The state stays as it is. */
+export interface Refusal<A> extends RowBase<A> {
+  readonly errno: Errno;
+}
+
+/** A row that ends the command in something other than an error number: a VM exit or a signal. */
+export interface Diversion<A> extends RowBase<A> {
+  readonly result: string;
+  outcome(args: A, state: State): Outcome;
+}
+
+/** A row that says where the specification takes no position. */
+export interface Silence<A> extends RowBase<A> {
+  readonly unmodelled: string;
+}
+
+export type Guard<A> = Refusal<A> | Diversion<A> | Silence<A>;
+
+export interface Accepted {
+  readonly state: State;
+  /** What a successful call tells its caller. */
+  readonly value?: bigint;
+}
+
+/** One way for a command to succeed; the first whose `applies` holds is taken, and the last needs none. */
+export interface Acceptance<A> {
+  readonly id: string;
+  readonly when: string;
+  readonly source?: string;
+  readonly only?: Condition;
+  applies?(args: A, state: State): boolean;
+  accept(args: A, state: State): Accepted;
+}
+
+export interface DrawContext {
+  readonly random: Random;
+  readonly state: State;
+  /** A label that the program does not use yet. */
+  fresh(prefix: string): Label;
+}
+
+export interface Transition<N extends string = string, A = Args> {
+  readonly name: N;
+  readonly summary: string;
+  readonly source: string;
+  readonly args: { readonly [K in keyof A]: Domain };
+  readonly only?: Condition;
+  /** What a target must be able to do for the command to make sense to it. */
+  readonly requires?: 'memory-failure' | 'fault-injection';
+  /** Errors that the environment may cause at any time; the state stays as it is. */
+  readonly mayAlso: readonly Errno[];
+  /** The command may stop half-way with one of those errors and leave what it has done so far. */
+  readonly mayLeavePrefix?: boolean;
+  readonly guards: readonly Guard<A>[];
+  readonly accepts: readonly Acceptance<A>[];
+  /** How often the command is drawn, relative to others. */
+  readonly weight: number;
+  /** Arguments that should be accepted in this state, or undefined where none can be. */
+  draw(context: DrawContext): A | undefined;
+}
+
+/** Stands in a list of rows for the two rows that every command with a descriptor has. */
+export interface DescriptorCheck<A> {
+  /** The argument that holds the descriptor. */
+  readonly descriptor: keyof A & string;
+  readonly kind: FdKind;
+}
+
+type Definition<N extends string, D extends Domains> = Omit<Transition<N, ArgsOf<D>>, 'args' | 'guards'> & {
+  readonly args: D;
+  readonly guards: readonly (Guard<ArgsOf<D>> | DescriptorCheck<ArgsOf<D>>)[];
+};
+
+export function defineTransition<const N extends string, D extends Domains>(
+  definition: Definition<N, D>,
+): Transition<N, ArgsOf<D>> {
+  const guards = definition.guards.flatMap((row) =>
+    'descriptor' in row ? descriptorRows<ArgsOf<D>>(definition.name, row) : [row],
+  );
+  return { ...definition, guards } as unknown as Transition<N, ArgsOf<D>>;
+}
+
+export type CommandOf<T> = T extends Transition<infer N, infer A> ? { readonly name: N; readonly args: A } : never;
+
+function descriptorRows<A extends object>(command: string, { descriptor, kind }: DescriptorCheck<A>): Guard<A>[] {
+  const label = (args: A): Label => args[descriptor] as Label;
+  return [
+    {
+      id: `${command}/bad-descriptor`,
+      errno: 'EBADF',
+      when: `\`${descriptor}\` names no open file`,
+      source: 'fs/file.c: fdget()',
+      violated: (args, state) => !state.fds.has(label(args)),
+      violate: (args) => ({ ...args, [descriptor]: NO_FD }),
+    },
+    {
+      id: `${command}/wrong-descriptor`,
+      unmodelled: 'what other kinds of files answer is not part of this specification',
+      when: `\`${descriptor}\` is open but is no ${kind} descriptor`,
+      violated: (args, state) => state.fds.get(label(args))?.kind !== kind,
+      violate: (args, state) => {
+        for (const [other, file] of state.fds) if (file.kind !== kind) return { ...args, [descriptor]: other };
+        return undefined;
+      },
+    },
+  ];
+}

@@ -1,0 +1,29 @@
+/** Choices that the argument generators of several commands share. */
+import { PAGE_SIZE } from '../core/abi.ts';
+import { pick, pickOr, type Random } from '../core/random.ts';
+import type { FdKind, Label, State } from '../core/state.ts';
+
+/** An open descriptor of the kind, or undefined. */
+export function chooseFd(random: Random, state: State, kind: FdKind): Label | undefined {
+  const found: Label[] = [];
+  for (const [label, file] of state.fds) if (file.kind === kind) found.push(label);
+  return pickOr(random, found);
+}
+
+/** Sizes that keep programs small, and now and then one that is not. */
+export function choosePages(random: Random, most = 8): number {
+  return random.below(40) === 0 ? pick(random, [512, 513, 1 << 20, 1 << 28]) : 1 + random.below(most);
+}
+
+const BASES = [0, 0, 0, 0, 0, 0, 512, 0x100000, 0x4000000] as const;
+
+/** A guest frame: near zero mostly, else near another landmark, so that slots meet. */
+export const chooseGfn = (random: Random): number => pick(random, BASES) + random.below(24);
+
+export const bytes = (pages: number): bigint => BigInt(pages) * PAGE_SIZE;
+
+/** A word that tells where it was written: never zero. */
+export const chooseValue = (random: Random): bigint => BigInt(1 + random.below(0xffff));
+
+/** Byte offset of one of few words of a page, so that loads meet stores. */
+export const chooseWordOffset = (random: Random): bigint => pick(random, [0n, 0n, 0n, 8n, 0xff8n]);

@@ -1,0 +1,110 @@
+/**
+ * What memory holds. A page that has no folio reads as zero once it gets one; punching takes the folio and its content
+ * away. Source: virt/kvm/guest_memfd.c: kvm_gmem_get_folio(), kvm_gmem_punch_hole(), kvm_gmem_get_pfn().
+ */
+import { GMEM_FLAG, WORD_BYTES } from '../core/abi.ts';
+import { add, erase, remove, type RangeMap } from '../core/ranges.ts';
+import {
+  known,
+  withEntry,
+  withInode,
+  withoutEntry,
+  type Inode,
+  type Label,
+  type PageWords,
+  type StageTwoTarget,
+  type State,
+} from '../core/state.ts';
+
+/** A word of memory: page of an inode, and index of the 8-byte word in the page. */
+export interface Place {
+  readonly inode: Label;
+  readonly page: number;
+  readonly word: number;
+}
+
+export const wordIndex = (byteAddress: bigint): number => Number((byteAddress & 0xfffn) / WORD_BYTES);
+export const isWordAligned = (byteAddress: bigint): boolean => byteAddress % WORD_BYTES === 0n;
+
+export const readWord = (state: State, { inode, page, word }: Place): bigint =>
+  known(state.inodes, inode).words.get(page)?.get(word) ?? 0n;
+
+const NO_WORDS: PageWords = new Map();
+
+export function writeWord(state: State, { inode, page, word }: Place, value: bigint): State {
+  const { words } = known(state.inodes, inode);
+  const before = words.get(page) ?? NO_WORDS;
+  if ((before.get(word) ?? 0n) === value) return state;
+  const after = value === 0n ? withoutEntry(before, word) : withEntry(before, word, value);
+  return withInode(state, inode, {
+    words: after.size === 0 ? withoutEntry(words, page) : withEntry(words, page, after),
+  });
+}
+
+export function makeResident(state: State, label: Label, start: number, end: number): State {
+  const inode = known(state.inodes, label);
+  const resident = add(inode.resident, start, end);
+  return resident === inode.resident ? state : withInode(state, label, { resident });
+}
+
+/** Takes the pages of the range away from the inode, and every stage-2 entry that shows one. */
+export function punch(state: State, label: Label, start: number, end: number): State {
+  const inode = known(state.inodes, label);
+  const words = new Map([...inode.words].filter(([page]) => page < start || page >= end));
+  const change: Partial<Inode> = {
+    resident: remove(inode.resident, start, end),
+    words: words.size === inode.words.size ? inode.words : words,
+    poisoned: remove(inode.poisoned, start, end),
+  };
+  return withInode(zapInode(state, label, start, end), label, change);
+}
+
+/** Removes the stage-2 entries of every VM that show pages of the range. */
+export function zapInode(state: State, inode: Label, start: number, end: number): State {
+  let { vms } = state;
+  for (const [label, vm] of state.vms) {
+    const stageTwo = zapTargets(vm.stageTwo, inode, start, end);
+    if (stageTwo !== vm.stageTwo) vms = withEntry(vms, label, { ...vm, stageTwo });
+  }
+  return vms === state.vms ? state : { ...state, vms };
+}
+
+function zapTargets(
+  stageTwo: RangeMap<StageTwoTarget>,
+  inode: Label,
+  start: number,
+  end: number,
+): RangeMap<StageTwoTarget> {
+  let result = stageTwo;
+  for (const span of stageTwo) {
+    if (span.value.inode !== inode) continue;
+    const first = Math.max(span.start, start - span.value.delta);
+    const last = Math.min(span.end, end - span.value.delta);
+    if (first < last) result = erase(result, first, last);
+  }
+  return result;
+}
+
+/** Whether host user space may touch the pages. Source: kvm_gmem_fault_user_mapping(). */
+export const hostMayTouch = (inode: Inode): boolean =>
+  inode.kind === 'anonymous' || (inode.flags & GMEM_FLAG.INIT_SHARED) !== 0n;
+
+/** Removes the stage-2 entries that were made through a host mapping. Source: kvm_mmu_notifier_invalidate_range_start(). */
+export function zapHostMapping(state: State, mapping: Label): State {
+  let { vms } = state;
+  for (const [label, vm] of state.vms) {
+    let { stageTwo } = vm;
+    for (const slot of vm.slots.values()) {
+      if (slot.hva.base !== mapping) continue;
+      for (const span of clipSpans(stageTwo, slot.baseGfn, slot.baseGfn + slot.pages))
+        if (!span.value.private) stageTwo = erase(stageTwo, span.start, span.end);
+    }
+    if (stageTwo !== vm.stageTwo) vms = withEntry(vms, label, { ...vm, stageTwo });
+  }
+  return vms === state.vms ? state : { ...state, vms };
+}
+
+const clipSpans = (map: RangeMap<StageTwoTarget>, start: number, end: number): RangeMap<StageTwoTarget> =>
+  map
+    .filter((span) => span.start < end && start < span.end)
+    .map((span) => ({ ...span, start: Math.max(span.start, start), end: Math.min(span.end, end) }));

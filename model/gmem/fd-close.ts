@@ -1,0 +1,49 @@
+import { fd } from '../core/domain.ts';
+import { pick } from '../core/random.ts';
+import { NO_FD, known, withoutEntry, type Label, type State } from '../core/state.ts';
+import { defineTransition } from '../core/transition.ts';
+import { dropDescriptor } from './lifecycle.ts';
+
+const close = (label: Label, state: State): State =>
+  dropDescriptor({ ...state, fds: withoutEntry(state.fds, label) }, known(state.fds, label));
+
+export const fdClose = defineTransition({
+  name: 'fd.close',
+  summary: 'Closes a descriptor; what only it kept alive goes with it.',
+  source: 'fs/open.c: close(); virt/kvm/guest_memfd.c: kvm_gmem_release(); virt/kvm/kvm_main.c: kvm_vm_release()',
+  args: { fd: fd('any') },
+  mayAlso: [],
+  weight: 5,
+  guards: [
+    {
+      id: 'fd.close/bad-descriptor',
+      errno: 'EBADF',
+      when: '`fd` names no open file',
+      violated: (args, state) => !state.fds.has(args.fd),
+      violate: () => ({ fd: NO_FD }),
+    },
+  ],
+  accepts: [
+    {
+      id: 'fd.close/file-released',
+      when: 'it was the last reference to a guest_memfd file',
+      applies: (args, state) => close(args.fd, state).files.size < state.files.size,
+      accept: (args, state) => ({ state: close(args.fd, state) }),
+    },
+    {
+      id: 'fd.close/vm-destroyed',
+      when: 'nothing else kept the VM',
+      applies: (args, state) => close(args.fd, state).vms.size < state.vms.size,
+      accept: (args, state) => ({ state: close(args.fd, state) }),
+    },
+    {
+      id: 'fd.close/still-held',
+      when: 'something else keeps what it referred to',
+      accept: (args, state) => ({ state: close(args.fd, state) }),
+    },
+  ],
+  draw: ({ random, state }) => {
+    const named = [...state.fds].filter(([, file]) => file.kind !== 'device' && file.kind !== 'other');
+    return named.length === 0 ? undefined : { fd: pick(random, named)[0] };
+  },
+});

@@ -1,0 +1,254 @@
+import { KVM_MEM, PAGE_MASK } from '../core/abi.ts';
+import { fd, u64 } from '../core/domain.ts';
+import type { Errno, Outcome } from '../core/outcome.ts';
+import { pick, pickOr, type Random } from '../core/random.ts';
+import { known, type Label, type State } from '../core/state.ts';
+import { defineTransition, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
+import { bytes, chooseFd, chooseGfn, chooseValue, chooseWordOffset } from './choose.ts';
+import { isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
+import {
+  findObstacle,
+  gfnAt,
+  guestTop,
+  isFound,
+  isPrivateGfn,
+  mapGfns,
+  resolveGfn,
+  vmOfVcpu,
+  type Found,
+  type Obstacle,
+} from './guest-fault.ts';
+
+interface Access {
+  readonly vcpu: Label;
+  readonly gpa: bigint;
+}
+
+const resolve = ({ vcpu, gpa }: Access, state: State): Found | Obstacle =>
+  resolveGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa));
+
+/** Source: arch/x86/kvm/mmu/mmu_internal.h: kvm_mmu_prepare_memory_fault_exit(). */
+const memoryFault =
+  (errno: Errno) =>
+  ({ vcpu, gpa }: Access, state: State): Outcome => ({
+    kind: 'memory-fault',
+    errno,
+    gpa: gpa & ~PAGE_MASK,
+    private: isPrivateGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa)),
+  });
+
+const mmio =
+  (write: boolean) =>
+  ({ gpa }: Access): Outcome => ({ kind: 'mmio', gpa, write });
+
+interface ObstacleRow {
+  readonly obstacle: Obstacle;
+  readonly when: string;
+  readonly source: string;
+  readonly errno: Errno;
+}
+
+const FAULTIN = 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()';
+const GET_PFN = 'virt/kvm/guest_memfd.c: kvm_gmem_get_pfn()';
+
+const gmemObstacles: readonly ObstacleRow[] = [
+  {
+    obstacle: 'private-without-gmem',
+    when: 'the frame is private and the slot was made without GUEST_MEMFD',
+    source: 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn_gmem()',
+    errno: 'EFAULT',
+  },
+  { obstacle: 'file-gone', when: 'the file that backed the slot is gone', source: GET_PFN, errno: 'EFAULT' },
+  { obstacle: 'poisoned', when: 'the page has had a memory failure', source: GET_PFN, errno: 'EHWPOISON' },
+];
+
+/** Rows of a load and of a store, in the order in which the fault handler finds out. */
+function rows<A extends Access>(command: string, write: boolean): (Guard<A> | DescriptorCheck<A>)[] {
+  const goTo = (args: A, state: State, obstacle: Obstacle): A | undefined => {
+    const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), obstacle);
+    return gfn === undefined ? undefined : { ...args, gpa: bytes(gfn) + (args.gpa & PAGE_MASK) };
+  };
+  const faulting = ({ obstacle, when, source, errno }: ObstacleRow): Guard<A> => ({
+    id: `${command}/${obstacle}`,
+    result: `MEMORY_FAULT ${errno}`,
+    outcome: memoryFault(errno),
+    when,
+    source,
+    violated: (args, state) => resolve(args, state) === obstacle,
+    violate: (args, state) => goTo(args, state, obstacle),
+  });
+  return [
+    { descriptor: 'vcpu', kind: 'vcpu' },
+    {
+      id: `${command}/unaligned`,
+      unmodelled: 'an access is one aligned word of eight bytes',
+      when: 'the guest address is not a multiple of eight',
+      violated: ({ gpa }) => !isWordAligned(gpa),
+    },
+    {
+      id: `${command}/beyond-guest-physical`,
+      unmodelled: 'what a guest sees past the width of its physical addresses is up to its page tables',
+      when: 'the guest address is wider than the machine’s',
+      violated: ({ gpa }, state) => gpa >= guestTop(state),
+    },
+    faulting({
+      obstacle: 'private-without-slot',
+      when: 'the frame is private and no slot shows it',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
+      errno: 'EFAULT',
+    }),
+    {
+      id: `${command}/no-slot`,
+      result: 'MMIO exit',
+      outcome: mmio(write),
+      when: 'the frame is shared and no slot shows it',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
+      violated: (args, state) => resolve(args, state) === 'no-slot',
+      violate: (args, state) => goTo(args, state, 'no-slot'),
+    },
+    ...gmemObstacles.map(faulting),
+    ...(write ? [readOnlyRow<A>(command)] : []),
+    {
+      id: `${command}/host-address-unknown`,
+      unmodelled: 'what lies at a bare host address is the host process’s affair',
+      when: 'the access goes to the host address of the slot, which is not in a known mapping',
+      source: FAULTIN,
+      violated: (args, state) => resolve(args, state) === 'host-address-unknown',
+    },
+    faulting({
+      obstacle: 'host-page-missing',
+      when: 'the access goes to the host address of the slot, and the host could not touch that either',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
+      errno: 'EFAULT',
+    }),
+    {
+      id: `${command}/host-page-poisoned`,
+      unmodelled: 'a memory failure behind a host address is the machine-check system’s affair',
+      when: 'the access goes to the host address of the slot, and that page has had a memory failure',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_send_hwpoison_signal()',
+      violated: (args, state) => resolve(args, state) === 'host-page-poisoned',
+    },
+  ];
+}
+
+const isReadOnly = (args: Access, state: State): boolean => {
+  const vm = vmOfVcpu(state, args.vcpu);
+  const slot = [...known(state.vms, vm).slots.values()].find(
+    ({ id, baseGfn, pages }) => id <= 0xffff && gfnAt(args.gpa) >= baseGfn && gfnAt(args.gpa) < baseGfn + pages,
+  );
+  return slot !== undefined && (slot.flags & KVM_MEM.READONLY) !== 0n;
+};
+
+const readOnlyRow = <A extends Access>(command: string): Guard<A> => ({
+  id: `${command}/read-only`,
+  result: 'MMIO exit',
+  outcome: mmio(true),
+  when: 'the slot is READONLY',
+  source: 'virt/kvm/kvm_main.c: __gfn_to_hva_many(); arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
+  violated: isReadOnly,
+  violate: (args, state, random) => {
+    const { slots } = known(state.vms, vmOfVcpu(state, args.vcpu));
+    const slot = pickOr(
+      random,
+      [...slots.values()].filter(({ id, flags }) => id <= 0xffff && (flags & KVM_MEM.READONLY) !== 0n),
+    );
+    return slot && { ...args, gpa: bytes(slot.baseGfn) };
+  },
+});
+
+function touch(args: Access, state: State): { readonly state: State; readonly place: Place; readonly found: Found } {
+  const found = resolve(args, state);
+  if (!isFound(found)) throw new Error(`specification defect: access meets ${found}`);
+  const gfn = gfnAt(args.gpa);
+  return {
+    state: mapGfns(state, vmOfVcpu(state, args.vcpu), found, gfn, gfn + 1),
+    place: { inode: found.inode, page: found.page, word: wordIndex(args.gpa) },
+    found,
+  };
+}
+
+const usesHostMemory = (args: Access, state: State): boolean => {
+  const found = resolve(args, state);
+  return isFound(found) && (found.slot.gmem === undefined || (!found.private && !found.slot.gmem.only));
+};
+
+function draw(random: Random, state: State): Access | undefined {
+  const vcpu = chooseFd(random, state, 'vcpu');
+  if (vcpu === undefined) return undefined;
+  const { slots } = known(state.vms, vmOfVcpu(state, vcpu));
+  const slot = random.below(12) === 0 ? undefined : pickOr(random, [...slots.values()]);
+  if (slot === undefined) {
+    // Without slots most accesses would tell the same: the VMM is asked to emulate.
+    if (random.below(4) > 0) return undefined;
+    return { vcpu, gpa: bytes(chooseGfn(random)) };
+  }
+  const most = Math.min(slot.pages, 8);
+  const page = random.below(4) === 0 ? slot.pages - 1 - random.below(most) : random.below(most);
+  return { vcpu, gpa: bytes(slot.baseGfn + page) + chooseWordOffset(random) };
+}
+
+const loadArgs = { vcpu: fd('vcpu'), gpa: u64() } as const;
+const storeArgs = { ...loadArgs, value: u64() } as const;
+
+export const guestLoad = defineTransition({
+  name: 'guest.load',
+  summary: 'A vCPU reads a word of guest physical memory.',
+  source: FAULTIN,
+  args: loadArgs,
+  mayAlso: ['ENOMEM', 'EINTR'],
+  weight: 12,
+  guards: rows<ArgsOf<typeof loadArgs>>('guest.load', false),
+  accepts: [
+    {
+      id: 'guest.load/host-memory',
+      when: 'the frame shows host memory: it reads what is there',
+      applies: usesHostMemory,
+      accept: (args, state) => {
+        const touched = touch(args, state);
+        return { state: touched.state, value: readWord(touched.state, touched.place) };
+      },
+    },
+    {
+      id: 'guest.load/guest-memory',
+      when: 'the frame shows guest memory: it reads what was last stored, and zero if it is new',
+      accept: (args, state) => {
+        const touched = touch(args, state);
+        return { state: touched.state, value: readWord(touched.state, touched.place) };
+      },
+    },
+  ],
+  draw: ({ random, state }) => draw(random, state),
+});
+
+export const guestStore = defineTransition({
+  name: 'guest.store',
+  summary: 'A vCPU writes a word of guest physical memory.',
+  source: FAULTIN,
+  args: storeArgs,
+  mayAlso: ['ENOMEM', 'EINTR'],
+  weight: 12,
+  guards: rows<ArgsOf<typeof storeArgs>>('guest.store', true),
+  accepts: [
+    {
+      id: 'guest.store/host-memory',
+      when: 'the frame shows host memory',
+      applies: usesHostMemory,
+      accept: (args, state) => {
+        const touched = touch(args, state);
+        return { state: writeWord(touched.state, touched.place, args.value) };
+      },
+    },
+    {
+      id: 'guest.store/guest-memory',
+      when: 'the frame shows guest memory',
+      accept: (args, state) => {
+        const touched = touch(args, state);
+        return { state: writeWord(touched.state, touched.place, args.value) };
+      },
+    },
+  ],
+  draw: ({ random, state }) => {
+    const access = draw(random, state);
+    return access && { ...access, value: pick(random, [chooseValue(random), chooseValue(random), 0n]) };
+  },
+});

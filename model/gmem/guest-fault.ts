@@ -1,0 +1,128 @@
+/**
+ * How a guest access finds its page: the attribute decides the world, the slot decides the backing.
+ * Source: arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn(), __kvm_mmu_faultin_pfn(), kvm_mmu_faultin_pfn_gmem().
+ */
+import { KVM_MEM, PAGE_SHIFT, PAGE_SIZE } from '../core/abi.ts';
+import { assign, has, intersects } from '../core/ranges.ts';
+import { known, openAs, withVm } from '../core/state.ts';
+import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
+import { hostMayTouch, makeResident } from './content.ts';
+import { hostPage, slotAt } from './slots.ts';
+
+/** Why a guest frame cannot be mapped, in the order in which the kernel finds out. */
+export type Obstacle =
+  | 'private-without-slot'
+  | 'no-slot'
+  | 'private-without-gmem'
+  | 'file-gone'
+  | 'poisoned'
+  | 'host-address-unknown'
+  | 'host-page-missing'
+  | 'host-page-poisoned';
+
+export interface Found {
+  readonly inode: Label;
+  readonly page: number;
+  readonly private: boolean;
+  readonly slot: Slot;
+}
+
+export const isFound = (resolution: Found | Obstacle): resolution is Found => typeof resolution === 'object';
+
+export const vmOfVcpu = (state: State, vcpuFd: Label): Label =>
+  known(state.vcpus, openAs(state, vcpuFd, 'vcpu') ?? vcpuFd).vm;
+
+export const isPrivateGfn = (state: State, vm: Label, gfn: number): boolean => has(known(state.vms, vm).private, gfn);
+
+/** Whether faults on the slot go to guest memory rather than to the host address. */
+const usesGmem = (slot: Slot, isPrivate: boolean): boolean => isPrivate || slot.gmem?.only === true;
+
+function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boolean): Found | Obstacle {
+  if (slot.gmem === undefined) return 'private-without-gmem';
+  const { file, firstPage } = slot.gmem;
+  if (file === undefined) return 'file-gone';
+  const { inode } = known(state.files, file);
+  const page = gfn - slot.baseGfn + firstPage;
+  return has(known(state.inodes, inode).poisoned, page) ? 'poisoned' : { inode, page, private: isPrivate, slot };
+}
+
+function hostBackedPage(state: State, slot: Slot, gfn: number): Found | Obstacle {
+  if (slot.hva.base === '') return 'host-address-unknown';
+  const at = hostPage(state, {
+    base: slot.hva.base,
+    offset: slot.hva.offset + BigInt(gfn - slot.baseGfn) * PAGE_SIZE,
+  });
+  if (at === undefined) return 'host-page-missing';
+  const inode = known(state.inodes, at.inode);
+  if (at.page >= inode.pages || !hostMayTouch(inode)) return 'host-page-missing';
+  return has(inode.poisoned, at.page) ? 'host-page-poisoned' : { ...at, private: false, slot };
+}
+
+export function resolveGfn(state: State, vmLabel: Label, gfn: number): Found | Obstacle {
+  const vm = known(state.vms, vmLabel);
+  const isPrivate = has(vm.private, gfn);
+  const slot = slotAt(vm, gfn);
+  if (slot === undefined) return isPrivate ? 'private-without-slot' : 'no-slot';
+  return usesGmem(slot, isPrivate) ? gmemPage(state, slot, gfn, isPrivate) : hostBackedPage(state, slot, gfn);
+}
+
+/** The first frame past `gfn`, at most `end`, up to which pages surely resolve as the one at `gfn` does. */
+export function extentOf(state: State, vmLabel: Label, found: Found, gfn: number, end: number): number {
+  const vm = known(state.vms, vmLabel);
+  const inode = known(state.inodes, found.inode);
+  let limit = Math.min(end, found.slot.baseGfn + found.slot.pages);
+  for (const { start, end: last } of vm.private) for (const edge of [start, last]) if (edge > gfn) limit = Math.min(limit, edge);
+  for (const { start } of inode.poisoned) if (start > found.page) limit = Math.min(limit, gfn + start - found.page);
+  if (!usesGmem(found.slot, found.private)) {
+    const map = known(state.mappings, found.slot.hva.base);
+    const last = Math.min(map.firstPage + map.pages, inode.pages);
+    limit = Math.min(limit, gfn + last - found.page);
+  }
+  return limit;
+}
+
+const sameTarget = (a: StageTwoTarget, b: StageTwoTarget): boolean =>
+  a.inode === b.inode && a.delta === b.delta && a.private === b.private && a.writable === b.writable;
+
+/** The pages get folios, and stage 2 shows them to the guest. */
+export function mapGfns(state: State, vmLabel: Label, found: Found, gfn: number, end: number): State {
+  const resident = makeResident(state, found.inode, found.page, found.page + end - gfn);
+  const target: StageTwoTarget = {
+    inode: found.inode,
+    delta: found.page - gfn,
+    private: found.private,
+    writable: (found.slot.flags & KVM_MEM.READONLY) === 0n,
+  };
+  const { stageTwo } = known(resident.vms, vmLabel);
+  const after = assign(stageTwo, gfn, end, target, sameTarget);
+  return after === stageTwo ? resident : withVm(resident, vmLabel, { stageTwo: after });
+}
+
+export const gfnAt = (gpa: bigint): number => Number(gpa >> PAGE_SHIFT);
+
+/** First address past what a guest can name. */
+export const guestTop = (state: State): bigint => 1n << BigInt(state.config.machine.guestPhysicalBits);
+
+/** A frame of a slot whose access meets the obstacle, for generators that aim at it; near the slots' edges only. */
+export function findObstacle(state: State, vmLabel: Label, wanted: Obstacle): number | undefined {
+  const vm = known(state.vms, vmLabel);
+  for (const gfn of landmarks(state, vm)) if (gfn >= 0 && resolveGfn(state, vmLabel, gfn) === wanted) return gfn;
+  return undefined;
+}
+
+function landmarks(state: State, vm: Vm): number[] {
+  const found: number[] = [];
+  for (const { baseGfn, pages } of vm.slots.values())
+    for (let page = 0; page < Math.min(pages, 16); page++) found.push(baseGfn + page);
+  for (const { start, end } of vm.private) found.push(start, end - 1);
+  found.push(0);
+  for (const { baseGfn, pages, gmem } of vm.slots.values()) {
+    found.push(baseGfn + pages, baseGfn - 1, baseGfn + pages - 1);
+    const inode = gmem?.file === undefined ? undefined : state.files.get(gmem.file)?.inode;
+    if (inode === undefined || gmem === undefined) continue;
+    for (const { start, end } of known(state.inodes, inode).poisoned)
+      if (intersects([{ start, end }], gmem.firstPage, gmem.firstPage + pages))
+        found.push(baseGfn + Math.max(start, gmem.firstPage) - gmem.firstPage);
+  }
+  return found;
+}

@@ -1,0 +1,162 @@
+import { mapping, u64 } from '../core/domain.ts';
+import type { Outcome } from '../core/outcome.ts';
+import { pick, type Random } from '../core/random.ts';
+import { has } from '../core/ranges.ts';
+import { known, type Inode, type Label, type Mapping, type State } from '../core/state.ts';
+import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
+import { bytes, chooseValue, chooseWordOffset } from './choose.ts';
+import { hostMayTouch, isWordAligned, makeResident, readWord, wordIndex, writeWord, type Place } from './content.ts';
+import { hostPage } from './slots.ts';
+
+interface Access {
+  readonly mapping: Label;
+  readonly offset: bigint;
+}
+
+const SIGBUS: Outcome = { kind: 'signal', signal: 'SIGBUS' };
+const SIGSEGV: Outcome = { kind: 'signal', signal: 'SIGSEGV' };
+
+function placeOf({ mapping: base, offset }: Access, state: State): Place {
+  const page = hostPage(state, { base, offset });
+  if (page === undefined) throw new Error(`specification defect: ${base} is not mapped`);
+  return { ...page, word: wordIndex(offset) };
+}
+
+const inodeAt = (access: Access, state: State): Inode => known(state.inodes, placeOf(access, state).inode);
+
+/** A mapping with a property, and the index of a page in it that has it too; or undefined. */
+function findPage(
+  state: State,
+  wanted: (map: Mapping, inode: Inode) => number | undefined,
+): { readonly mapping: Label; readonly page: number } | undefined {
+  for (const [label, map] of state.mappings) {
+    const page = wanted(map, known(state.inodes, map.inode));
+    if (page !== undefined) return { mapping: label, page };
+  }
+  return undefined;
+}
+
+/** Rows of a load and of a store: both fault the page in the same way. */
+function rows<A extends Access>(command: string): Guard<A>[] {
+  const goTo = (args: A, found: ReturnType<typeof findPage>): A | undefined =>
+    found && { ...args, mapping: found.mapping, offset: bytes(found.page) };
+  return [
+    {
+      id: `${command}/unaligned`,
+      unmodelled: 'an access is one aligned word of eight bytes',
+      when: 'the offset is not a multiple of eight',
+      violated: ({ offset }) => !isWordAligned(offset),
+    },
+    {
+      id: `${command}/not-mapped`,
+      result: 'SIGSEGV',
+      outcome: () => SIGSEGV,
+      when: 'nothing is mapped under the label, or the offset is past the mapping',
+      source: 'arch/x86/mm/fault.c: do_user_addr_fault()',
+      violated: ({ mapping: base, offset }, state) => hostPage(state, { base, offset }) === undefined,
+      violate: (args, state, random) => ({
+        ...args,
+        offset: bytes(state.mappings.get(args.mapping)?.pages ?? 0) + bytes(random.below(2)),
+      }),
+    },
+    {
+      id: `${command}/beyond-file`,
+      result: 'SIGBUS',
+      outcome: () => SIGBUS,
+      when: 'the page is beyond the size of the file',
+      violated: (args, state) => placeOf(args, state).page >= inodeAt(args, state).pages,
+      violate: (args, state) =>
+        goTo(
+          args,
+          findPage(state, (map, inode) =>
+            map.firstPage + map.pages > inode.pages ? Math.max(inode.pages - map.firstPage, 0) : undefined,
+          ),
+        ),
+    },
+    {
+      id: `${command}/private-memory`,
+      result: 'SIGBUS',
+      outcome: () => SIGBUS,
+      when: 'the file was created without INIT_SHARED: its pages belong to the guest',
+      violated: (args, state) => !hostMayTouch(inodeAt(args, state)),
+      violate: (args, state) => goTo(args, findPage(state, (_map, inode) => (hostMayTouch(inode) ? undefined : 0))),
+    },
+    {
+      id: `${command}/poisoned`,
+      result: 'SIGBUS',
+      outcome: () => SIGBUS,
+      when: 'the page has had a memory failure',
+      source: 'mm/memory.c: __do_fault(); virt/kvm/guest_memfd.c: kvm_gmem_error_folio()',
+      violated: (args, state) => has(inodeAt(args, state).poisoned, placeOf(args, state).page),
+      violate: (args, state) =>
+        goTo(
+          args,
+          findPage(state, (map, inode) => {
+            const hit = inode.poisoned.find(({ end }) => end > map.firstPage);
+            const page = hit && Math.max(hit.start, map.firstPage) - map.firstPage;
+            return page !== undefined && page < map.pages ? page : undefined;
+          }),
+        ),
+    },
+  ];
+}
+
+function draw(random: Random, state: State): Access | undefined {
+  const usable = [...state.mappings].filter(([, map]) => hostMayTouch(known(state.inodes, map.inode)));
+  if (usable.length === 0) return undefined;
+  const [label, map] = pick(random, usable);
+  const { pages } = known(state.inodes, map.inode);
+  const most = Math.min(map.pages, pages - map.firstPage, 12);
+  if (most <= 0) return undefined;
+  return { mapping: label, offset: bytes(random.below(most)) + chooseWordOffset(random) };
+}
+
+const loadArgs = { mapping: mapping(), offset: u64() } as const;
+const storeArgs = { ...loadArgs, value: u64() } as const;
+
+const SOURCE = 'virt/kvm/guest_memfd.c: kvm_gmem_fault_user_mapping()';
+
+export const hostLoad = defineTransition({
+  name: 'host.load',
+  summary: 'The host process reads a word through a mapping.',
+  source: SOURCE,
+  args: loadArgs,
+  mayAlso: [],
+  weight: 7,
+  guards: rows<ArgsOf<typeof loadArgs>>('host.load'),
+  accepts: [
+    {
+      id: 'host.load/loaded',
+      when: 'the page may be touched: it reads what was last stored, and zero if it is new',
+      accept: (args, state) => {
+        const place = placeOf(args, state);
+        return { state: makeResident(state, place.inode, place.page, place.page + 1), value: readWord(state, place) };
+      },
+    },
+  ],
+  draw: ({ random, state }) => draw(random, state),
+});
+
+export const hostStore = defineTransition({
+  name: 'host.store',
+  summary: 'The host process writes a word through a mapping.',
+  source: SOURCE,
+  args: storeArgs,
+  mayAlso: [],
+  weight: 7,
+  guards: rows<ArgsOf<typeof storeArgs>>('host.store'),
+  accepts: [
+    {
+      id: 'host.store/stored',
+      when: 'the page may be touched',
+      accept: (args, state) => {
+        const place = placeOf(args, state);
+        return { state: writeWord(makeResident(state, place.inode, place.page, place.page + 1), place, args.value) };
+      },
+    },
+  ],
+  draw: ({ random, state }) => {
+    const access = draw(random, state);
+    return access && { ...access, value: chooseValue(random) };
+  },
+});

@@ -1,0 +1,61 @@
+import { fd, u64 } from '../core/domain.ts';
+import { pickOr } from '../core/random.ts';
+import { add, clip, has } from '../core/ranges.ts';
+import { known, openAs, withInode, type Inode, type Label, type State } from '../core/state.ts';
+import { defineTransition } from '../core/transition.ts';
+import { zapInode } from './content.ts';
+
+const inodeOf = (state: State, label: Label): Label | undefined => {
+  const file = openAs(state, label, 'gmem');
+  return file === undefined ? undefined : known(state.files, file).inode;
+};
+
+const isResident = (inode: Inode, page: bigint): boolean =>
+  page < BigInt(inode.pages) && has(inode.resident, Number(page));
+
+export const memoryFail = defineTransition({
+  name: 'memory.fail',
+  summary: 'The hardware reports an uncorrectable error in the frame that holds a page of a guest memory file.',
+  source: 'mm/memory-failure.c: memory_failure(); virt/kvm/guest_memfd.c: kvm_gmem_error_folio()',
+  requires: 'memory-failure',
+  args: { fd: fd('gmem'), page: u64() },
+  mayAlso: [],
+  weight: 3,
+  guards: [
+    {
+      id: 'memory.fail/no-file',
+      unmodelled: 'the event needs a frame, and only a file of guest memory tells which',
+      when: '`fd` names no guest memory file',
+      violated: (args, state) => inodeOf(state, args.fd) === undefined,
+    },
+  ],
+  accepts: [
+    {
+      id: 'memory.fail/not-resident',
+      when: 'the page has no frame: nothing happens',
+      applies: (args, state) => !isResident(known(state.inodes, inodeOf(state, args.fd) ?? ''), args.page),
+      accept: (_args, state) => ({ state }),
+    },
+    {
+      id: 'memory.fail/poisoned',
+      when: 'the page has a frame: it is unmapped everywhere and stays in the file, poisoned, until it is punched out',
+      accept: (args, state) => {
+        const inode = inodeOf(state, args.fd) ?? '';
+        const page = Number(args.page);
+        const zapped = zapInode(state, inode, page, page + 1);
+        return { state: withInode(zapped, inode, { poisoned: add(known(state.inodes, inode).poisoned, page, page + 1) }) };
+      },
+    },
+  ],
+  draw: ({ random, state }) => {
+    const found = [...state.fds].flatMap(([label]) => {
+      const inode = inodeOf(state, label);
+      if (inode === undefined) return [];
+      return clip(known(state.inodes, inode).resident, 0, 64).map((range) => ({ fd: label, range }));
+    });
+    const hit = pickOr(random, found);
+    if (hit === undefined) return undefined;
+    const page = hit.range.start + random.below(hit.range.end - hit.range.start + (random.below(8) === 0 ? 1 : 0));
+    return { fd: hit.fd, page: BigInt(page) };
+  },
+});

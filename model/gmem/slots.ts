@@ -1,0 +1,43 @@
+/** Reading a VM's memory slots. */
+import { PAGE_SIZE, toPages } from '../core/abi.ts';
+import { known, openAs, type Address, type Label, type Slot, type State, type Vm } from '../core/state.ts';
+import { hasPrivateMemory } from './vm-create.ts';
+
+/** Source: arch/x86/include/asm/kvm_host.h: kvm_arch_nr_memslot_as_ids(). */
+export const addressSpacesOf = (state: State, vm: Vm): number =>
+  hasPrivateMemory(vm) ? 1 : state.config.machine.addressSpaces;
+
+export const addressSpaceOf = (slotId: number): number => slotId >>> 16;
+
+/** The VM that a descriptor refers to; the caller has checked that it is a VM's. */
+export const vmOf = (state: State, vmFd: Label): Vm => known(state.vms, openAs(state, vmFd, 'vm') ?? vmFd);
+
+/** The slot that shows a guest frame to a vCPU that is not in system management mode. */
+export function slotAt(vm: Vm, gfn: number): Slot | undefined {
+  for (const slot of vm.slots.values())
+    if (slot.id <= 0xffff && gfn >= slot.baseGfn && gfn < slot.baseGfn + slot.pages) return slot;
+  return undefined;
+}
+
+/** Whether the address space has a slot other than `except` that shares a guest frame with the range. */
+export function overlapsSlot(vm: Vm, except: number, baseGfn: number, pages: number): Slot | undefined {
+  for (const slot of vm.slots.values())
+    if (
+      slot.id !== except &&
+      addressSpaceOf(slot.id) === addressSpaceOf(except) &&
+      slot.baseGfn < baseGfn + pages &&
+      baseGfn < slot.baseGfn + slot.pages
+    )
+      return slot;
+  return undefined;
+}
+
+/** The page of an inode that a host address lies in, or undefined where nothing is mapped there. */
+export function hostPage(
+  state: State,
+  { base, offset }: Address,
+): { readonly inode: Label; readonly page: number } | undefined {
+  const mapping = state.mappings.get(base);
+  if (mapping === undefined || offset >= BigInt(mapping.pages) * PAGE_SIZE) return undefined;
+  return { inode: mapping.inode, page: mapping.firstPage + toPages(offset) };
+}

@@ -1,0 +1,182 @@
+import { isPageAligned, PAGE_SIZE, U64_MAX, wrap64 } from '../core/abi.ts';
+import { fd, u64 } from '../core/domain.ts';
+import type { Errno } from '../core/outcome.ts';
+import { pick, pickOr } from '../core/random.ts';
+import { known, type State } from '../core/state.ts';
+import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
+import { bytes, chooseFd } from './choose.ts';
+import {
+  extentOf,
+  findObstacle,
+  gfnAt,
+  guestTop,
+  isFound,
+  mapGfns,
+  resolveGfn,
+  vmOfVcpu,
+  type Obstacle,
+} from './guest-fault.ts';
+
+const domains = { vcpu: fd('vcpu'), gpa: u64(), size: u64(), flags: u64() } as const;
+type PreFault = ArgsOf<typeof domains>;
+
+const FAULTIN = 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()';
+
+/** The first page meets the obstacle: nothing was mapped, and its error is the answer. */
+const obstacle = (name: Obstacle, errno: Errno, when: string, source: string): Guard<PreFault> => ({
+  id: `vcpu.prefault/${name}`,
+  errno,
+  when,
+  source,
+  violated: ({ vcpu, gpa }, state) => resolveGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa)) === name,
+  violate: (args, state) => {
+    const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), name);
+    return gfn === undefined ? undefined : { ...args, gpa: bytes(gfn) };
+  },
+});
+
+const silent = (name: Obstacle, unmodelled: string, when: string): Guard<PreFault> => ({
+  id: `vcpu.prefault/${name}`,
+  unmodelled,
+  when,
+  source: FAULTIN,
+  violated: ({ vcpu, gpa }, state) => resolveGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa)) === name,
+});
+
+/** Maps pages until the range ends or a page cannot be mapped; the value is the number of bytes mapped. */
+function preFault({ vcpu, gpa, size }: PreFault, state: State): Accepted {
+  const vm = vmOfVcpu(state, vcpu);
+  const start = gfnAt(gpa);
+  const end = gfnAt(gpa + size);
+  let gfn = start;
+  let after = state;
+  while (gfn < end) {
+    const found = resolveGfn(after, vm, gfn);
+    if (!isFound(found)) break;
+    const next = extentOf(after, vm, found, gfn, end);
+    after = mapGfns(after, vm, found, gfn, next);
+    gfn = next;
+  }
+  return { state: after, value: bytes(gfn - start) };
+}
+
+const reachesEnd = (args: PreFault, state: State): boolean => preFault(args, state).value === args.size;
+
+/** Memory that the bare address of a slot shows is unknown, so progress through it cannot be predicted. */
+function runsIntoUnknown(args: PreFault, state: State): boolean {
+  const mapped = preFault(args, state).value ?? 0n;
+  if (mapped === args.size) return false;
+  const stopped = resolveGfn(state, vmOfVcpu(state, args.vcpu), gfnAt(args.gpa + mapped));
+  return stopped === 'host-address-unknown' || stopped === 'host-page-poisoned';
+}
+
+export const vcpuPrefault = defineTransition({
+  name: 'vcpu.prefault',
+  summary: 'Maps guest memory into stage 2 before the guest touches it.',
+  source: 'virt/kvm/kvm_main.c: kvm_vcpu_pre_fault_memory()',
+  args: domains,
+  mayAlso: ['EINTR', 'ENOMEM', 'EAGAIN'],
+  weight: 6,
+  guards: [
+    { descriptor: 'vcpu', kind: 'vcpu' },
+    {
+      id: 'vcpu.prefault/flags',
+      errno: 'EINVAL',
+      when: 'a flag is set',
+      violated: ({ flags }) => flags !== 0n,
+      violate: (args) => ({ ...args, flags: 1n }),
+    },
+    {
+      id: 'vcpu.prefault/unaligned',
+      errno: 'EINVAL',
+      when: 'guest address or size is not a multiple of the page size',
+      violated: ({ gpa, size }) => !isPageAligned(gpa) || !isPageAligned(size),
+      violate: (args, _state, random) => pick(random, [{ ...args, gpa: args.gpa | 8n }, { ...args, size: args.size | 1n }]),
+    },
+    {
+      id: 'vcpu.prefault/empty-or-wraps',
+      errno: 'EINVAL',
+      when: 'the size is zero, or guest address plus size wraps',
+      violated: ({ gpa, size }) => wrap64(gpa + size) <= gpa,
+      violate: (args, _state, random) =>
+        pick(random, [{ ...args, size: 0n }, { ...args, gpa: U64_MAX - PAGE_SIZE + 1n }]),
+    },
+    {
+      id: 'vcpu.prefault/shadow-paging',
+      errno: 'EOPNOTSUPP',
+      when: 'the machine has no two-dimensional paging',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault()',
+      violated: (_args, state) => !state.config.machine.twoDimensionalPaging,
+      unreachable: 'on a machine that has two-dimensional paging',
+    },
+    {
+      id: 'vcpu.prefault/beyond-guest-physical',
+      unmodelled: 'what lies past the width of guest physical addresses is up to the machine',
+      when: 'the range ends past the machine’s guest addresses',
+      violated: ({ gpa, size }, state) => gpa + size > guestTop(state),
+    },
+    obstacle('private-without-slot', 'EFAULT', 'the first frame is private and no slot shows it', FAULTIN),
+    obstacle(
+      'no-slot',
+      'ENOENT',
+      'the first frame is shared and no slot shows it',
+      'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault()',
+    ),
+    obstacle(
+      'private-without-gmem',
+      'EFAULT',
+      'the first frame is private and its slot was made without GUEST_MEMFD',
+      FAULTIN,
+    ),
+    obstacle('file-gone', 'EFAULT', 'the file that backed the slot of the first frame is gone', FAULTIN),
+    obstacle(
+      'poisoned',
+      'EHWPOISON',
+      'the page of the first frame has had a memory failure',
+      'virt/kvm/guest_memfd.c: __kvm_gmem_get_pfn()',
+    ),
+    silent(
+      'host-address-unknown',
+      'what lies at a bare host address is the host process’s affair',
+      'the first frame shows a host address that is not in a known mapping',
+    ),
+    obstacle(
+      'host-page-missing',
+      'EFAULT',
+      'the first frame shows host memory that the host could not touch either',
+      'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
+    ),
+    silent(
+      'host-page-poisoned',
+      'a memory failure behind a host address is the machine-check system’s affair',
+      'the first frame shows host memory that has had a memory failure',
+    ),
+    {
+      id: 'vcpu.prefault/runs-into-unknown',
+      unmodelled: 'how far it gets depends on memory that is not part of this specification',
+      when: 'a later frame shows such memory',
+      violated: runsIntoUnknown,
+    },
+  ],
+  accepts: [
+    {
+      id: 'vcpu.prefault/all',
+      when: 'every page can be mapped',
+      applies: reachesEnd,
+      accept: preFault,
+    },
+    {
+      id: 'vcpu.prefault/part',
+      when: 'the first page can be mapped, a later one cannot: it succeeds, and tells how much is left',
+      accept: preFault,
+    },
+  ],
+  draw: ({ random, state }) => {
+    const vcpu = chooseFd(random, state, 'vcpu');
+    if (vcpu === undefined) return undefined;
+    const slot = pickOr(random, [...known(state.vms, vmOfVcpu(state, vcpu)).slots.values()]);
+    if (slot === undefined || slot.id > 0xffff) return undefined;
+    const first = random.below(Math.min(slot.pages, 8));
+    return { vcpu, gpa: bytes(slot.baseGfn + first), size: bytes(1 + random.below(6)), flags: 0n };
+  },
+});
