@@ -12,6 +12,8 @@ export interface Domain<T extends ArgValue = ArgValue> {
   readonly kind: 'integer' | 'fd' | 'mapping' | 'fresh' | 'choice' | 'address';
   /** For documents: `u64`, `fd of a vm`, … */
   readonly describe: string;
+  /** The largest value of an integer. */
+  readonly max?: bigint;
   print(value: T): string;
   /** Throws a RangeError that says what is wanted. */
   parse(text: string): T;
@@ -72,6 +74,7 @@ function integer(describe: string, min: bigint, max: bigint, boundaries: readonl
   return {
     kind: 'integer',
     describe,
+    max,
     print: printInteger,
     parse: (text) => parseInteger(text, min, max),
     wild: (random) => (random.below(3) > 0 ? pick(random, choices) : min + (randomU64(random) % span)),

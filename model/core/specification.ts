@@ -1,7 +1,7 @@
 /** `step`: what a command may come to in a state, which rule decided, and the state that follows. Pure. */
 import type { Domain } from './domain.ts';
 import { fails, ok, sameOutcome, type Errno, type Observation, type Outcome } from './outcome.ts';
-import { holdsIn, printCondition, type Condition, type Config } from './profile.ts';
+import { holdsIn, printCondition, type Condition, type Config, type Machine } from './profile.ts';
 import { initialState, type State } from './state.ts';
 import type { Acceptance, Args, Guard, Transition } from './transition.ts';
 
@@ -32,6 +32,7 @@ export interface Rule {
   readonly result: string;
   readonly source: string;
   readonly condition: string;
+  /** Why no program can reach the rule on this machine. */
   readonly unreachable?: string;
 }
 
@@ -80,7 +81,7 @@ export class Specification {
 
   /** Every rule of the profile, in order of command and row. */
   rules(): readonly Rule[] {
-    return [...this.transitions.values()].flatMap(rulesOf);
+    return [...this.transitions.values()].flatMap((each) => rulesOf(each, this.config.machine));
   }
 }
 
@@ -106,7 +107,7 @@ export function follow(before: State, step: Step, observed: Observation): State 
   return undefined;
 }
 
-export function rulesOf(transition: AnyTransition): Rule[] {
+export function rulesOf(transition: AnyTransition, machine: Machine): Rule[] {
   const guards = transition.guards.map((guard): Rule => {
     const [kind, result] =
       'errno' in guard
@@ -122,7 +123,7 @@ export function rulesOf(transition: AnyTransition): Rule[] {
       result,
       source: guard.source ?? transition.source,
       condition: printCondition(guard.only),
-      ...(guard.unreachable === undefined ? {} : { unreachable: guard.unreachable }),
+      ...unreachability(guard, machine),
     };
   });
   const accepts = transition.accepts.map((each): Rule => ({
@@ -135,6 +136,11 @@ export function rulesOf(transition: AnyTransition): Rule[] {
     condition: printCondition(each.only),
   }));
   return [...guards, ...accepts];
+}
+
+function unreachability(guard: Guard<Args>, machine: Machine): { readonly unreachable?: string } {
+  const unreachable = guard.unreachable?.(machine);
+  return unreachable === undefined ? {} : { unreachable };
 }
 
 export const argumentsOf = (transition: AnyTransition): readonly (readonly [string, Domain])[] =>

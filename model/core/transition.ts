@@ -7,7 +7,7 @@
  */
 import type { ArgValue, Domain } from './domain.ts';
 import type { Errno, Outcome } from './outcome.ts';
-import type { Condition } from './profile.ts';
+import type { Condition, Machine } from './profile.ts';
 import type { Random } from './random.ts';
 import type { FdKind, Label, State } from './state.ts';
 import { NO_FD } from './state.ts';
@@ -25,8 +25,8 @@ interface RowBase<A> {
   readonly source?: string;
   /** Where the row holds; everywhere if left out. */
   readonly only?: Condition;
-  /** Why no program can reach the row, where that is so. */
-  readonly unreachable?: string;
+  /** Why no program can reach the row on a machine, where that is so. */
+  unreachable?(machine: Machine): string | undefined;
   violated(args: A, state: State): boolean;
   /** Arguments that break this row and, where it can be had, leave the later rows as they are. */
   violate?(args: A, state: State, random: Random): A | undefined;

@@ -44,7 +44,7 @@ export const attributesSet = defineTransition({
       when: 'the kernel was built without memory attributes',
       source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl(), CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES',
       violated: (_args, state) => !state.config.machine.memoryAttributes,
-      unreachable: 'on a machine that has memory attributes',
+      unreachable: (machine) => (machine.memoryAttributes ? 'the machine has memory attributes' : undefined),
     },
     {
       id: 'attributes.set/flags',

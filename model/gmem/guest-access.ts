@@ -5,7 +5,7 @@ import { pick, pickOr, type Random } from '../core/random.ts';
 import { known, type Label, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, chooseValue, chooseWordOffset } from './choose.ts';
-import { isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
+import { hostMayTouch, isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
 import {
   findObstacle,
   gfnAt,
@@ -90,6 +90,7 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
       unmodelled: 'what a guest sees past the width of its physical addresses is up to its page tables',
       when: 'the guest address is wider than the machine’s',
       violated: ({ gpa }, state) => gpa >= guestTop(state),
+      violate: (args, state) => ({ ...args, gpa: guestTop(state) }),
     },
     faulting({
       obstacle: 'private-without-slot',
@@ -114,6 +115,7 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
       when: 'the access goes to the host address of the slot, which is not in a known mapping',
       source: FAULTIN,
       violated: (args, state) => resolve(args, state) === 'host-address-unknown',
+      violate: (args, state) => goTo(args, state, 'host-address-unknown'),
     },
     faulting({
       obstacle: 'host-page-missing',
@@ -127,6 +129,7 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
       when: 'the access goes to the host address of the slot, and that page has had a memory failure',
       source: 'arch/x86/kvm/mmu/mmu.c: kvm_send_hwpoison_signal()',
       violated: (args, state) => resolve(args, state) === 'host-page-poisoned',
+      violate: (args, state) => goTo(args, state, 'host-page-poisoned'),
     },
   ];
 }
@@ -171,6 +174,12 @@ const usesHostMemory = (args: Access, state: State): boolean => {
   const found = resolve(args, state);
   return isFound(found) && (found.slot.gmem === undefined || (!found.private && !found.slot.gmem.only));
 };
+
+/** Whether the word goes where the host process must never see it. */
+export function storesSecret(state: State, access: Access): boolean {
+  const found = resolve(access, state);
+  return isFound(found) && !hostMayTouch(known(state.inodes, found.inode));
+}
 
 function draw(random: Random, state: State): Access | undefined {
   const vcpu = chooseFd(random, state, 'vcpu');

@@ -405,7 +405,7 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
   const slot = freeSlotId(vmOf(state, vmFd));
   const backing = random.below(4) > 0 ? freeFileRange(state, vmFd, random) : undefined;
   const hvaPage = random.below(8);
-  const common = { vm: vmFd, slot, hva: chooseHostAddress(random, state, hvaPage), gpa: bytes(chooseGfn(random)) };
+  const common = { vm: vmFd, slot, hva: chooseHostAddress(random, state, hvaPage), gpa: bytes(chooseSlotGfn(random, vmOf(state, vmFd))) };
   if (backing === undefined) {
     const api = pick(random, ['v1', 'v2'] as const);
     const flags = pick(random, [0n, 0n, KVM_MEM.LOG_DIRTY_PAGES, KVM_MEM.READONLY]);
@@ -423,9 +423,15 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
   };
 }
 
+/** Right behind another slot now and then, so that ranges run from one slot into the next. */
+function chooseSlotGfn(random: Random, vm: Vm): number {
+  const neighbour = random.below(3) === 0 ? pickOr(random, [...vm.slots.values()]) : undefined;
+  return neighbour === undefined ? chooseGfn(random) : neighbour.baseGfn + neighbour.pages;
+}
+
 function chooseHostAddress(random: Random, state: State, page: number): Address {
-  const base = random.below(5) === 0 ? pick(random, [...state.mappings.keys(), ARENA]) : ARENA;
-  return { base: state.mappings.has(base) ? base : '', offset: bytes(page) };
+  const base = random.below(3) === 0 ? pick(random, [...state.mappings.keys(), '']) : ARENA;
+  return { base: state.mappings.has(base) ? base : '', offset: bytes(base === ARENA ? page : random.below(3)) };
 }
 
 /** A change of a slot that is there: delete it, move it, toggle dirty logging, or set it again as it is. */

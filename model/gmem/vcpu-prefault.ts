@@ -20,6 +20,14 @@ import {
 const domains = { vcpu: fd('vcpu'), gpa: u64(), size: u64(), flags: u64() } as const;
 type PreFault = ArgsOf<typeof domains>;
 
+/** Goes to a frame that meets the obstacle. */
+const aimAt =
+  (name: Obstacle) =>
+  (args: PreFault, state: State): PreFault | undefined => {
+    const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), name);
+    return gfn === undefined ? undefined : { ...args, gpa: bytes(gfn) };
+  };
+
 const FAULTIN = 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()';
 
 /** The first page meets the obstacle: nothing was mapped, and its error is the answer. */
@@ -29,10 +37,7 @@ const obstacle = (name: Obstacle, errno: Errno, when: string, source: string): G
   when,
   source,
   violated: ({ vcpu, gpa }, state) => resolveGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa)) === name,
-  violate: (args, state) => {
-    const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), name);
-    return gfn === undefined ? undefined : { ...args, gpa: bytes(gfn) };
-  },
+  violate: aimAt(name),
 });
 
 const silent = (name: Obstacle, unmodelled: string, when: string): Guard<PreFault> => ({
@@ -41,6 +46,7 @@ const silent = (name: Obstacle, unmodelled: string, when: string): Guard<PreFaul
   when,
   source: FAULTIN,
   violated: ({ vcpu, gpa }, state) => resolveGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa)) === name,
+  violate: aimAt(name),
 });
 
 /** Maps pages until the range ends or a page cannot be mapped; the value is the number of bytes mapped. */
@@ -107,13 +113,15 @@ export const vcpuPrefault = defineTransition({
       when: 'the machine has no two-dimensional paging',
       source: 'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault()',
       violated: (_args, state) => !state.config.machine.twoDimensionalPaging,
-      unreachable: 'on a machine that has two-dimensional paging',
+      unreachable: (machine) =>
+        machine.twoDimensionalPaging ? 'the machine has two-dimensional paging' : undefined,
     },
     {
       id: 'vcpu.prefault/beyond-guest-physical',
       unmodelled: 'what lies past the width of guest physical addresses is up to the machine',
       when: 'the range ends past the machine’s guest addresses',
       violated: ({ gpa, size }, state) => gpa + size > guestTop(state),
+      violate: (args, state) => ({ ...args, gpa: guestTop(state) - PAGE_SIZE, size: 2n * PAGE_SIZE }),
     },
     obstacle('private-without-slot', 'EFAULT', 'the first frame is private and no slot shows it', FAULTIN),
     obstacle(

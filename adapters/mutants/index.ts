@@ -1,0 +1,9 @@
+import type { Mutant } from './mutant.ts';
+
+export type { Mutant } from './mutant.ts';
+
+/** Every wrong implementation that the kit must catch. */
+export const MUTANTS: readonly Mutant[] = [];
+
+/** Undefined where there is no such mutant. */
+export const mutantById = (id: string): Mutant | undefined => MUTANTS.find((mutant) => mutant.id === id);

@@ -1,0 +1,44 @@
+import fc from 'fast-check';
+import type { Program } from '../model/core/program.ts';
+import type { Specification, Step } from '../model/core/specification.ts';
+import { Generator, type GenerateOptions } from './generate.ts';
+import { SmallFastRandom } from './random.ts';
+import { candidates } from './shrink.ts';
+
+/** What the specification expects of generated programs, so that checking need not step it again. */
+const traces = new WeakMap<Program, readonly Step[]>();
+
+export const traceOf = (program: Program): readonly Step[] | undefined => traces.get(program);
+
+/**
+ * Programs for fast-check. Shrinking needs no context, so `examples` and values from elsewhere shrink as well.
+ * One arbitrary aims at the rules that it has planned for least, so it is made anew for every run of a property.
+ */
+export class ProgramArbitrary extends fc.Arbitrary<Program> {
+  readonly #specification: Specification;
+  readonly #generator: Generator;
+
+  constructor(specification: Specification, options: GenerateOptions) {
+    super();
+    this.#specification = specification;
+    this.#generator = new Generator(specification, options);
+  }
+
+  override generate(random: fc.Random): fc.Value<Program> {
+    const { commands, trace } = this.#generator.generate(SmallFastRandom.from(random));
+    traces.set(commands, trace);
+    return new fc.Value(commands, undefined);
+  }
+
+  override canShrinkWithoutContext(value: unknown): value is Program {
+    return Array.isArray(value);
+  }
+
+  override shrink(program: Program): fc.Stream<fc.Value<Program>> {
+    return fc.stream(valuesOf(candidates(this.#specification, program)));
+  }
+}
+
+function* valuesOf(programs: Iterable<Program>): IterableIterator<fc.Value<Program>> {
+  for (const program of programs) yield new fc.Value(program, undefined);
+}

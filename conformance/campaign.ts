@@ -1,0 +1,187 @@
+/** Many random programs on one target, until one fails or enough have passed; then the shortest program that fails. */
+import fc from 'fast-check';
+import type { Capability, Target } from '../adapters/adapter.ts';
+import { ALL_CAPABILITIES, CAPABILITIES } from '../adapters/adapter.ts';
+import type { Program } from '../model/core/program.ts';
+import type { Specification } from '../model/core/specification.ts';
+import { INVARIANTS } from '../model/invariants/index.ts';
+import { ProgramArbitrary, traceOf } from './arbitrary.ts';
+import { checkProgram, type Checking, type InvariantTally } from './check.ts';
+import { Coverage } from './coverage.ts';
+import { checkSecrecy, SECRECY } from './secret.ts';
+import { shrinkProgram } from './shrink.ts';
+import type { Divergence, ProgramVerdict } from './verdict.ts';
+
+export interface CampaignOptions {
+  readonly seed: number;
+  /** Programs to run at most. */
+  readonly runs: number;
+  /** Commands in a program at most. */
+  readonly maxCommands: number;
+  /** Programs to try at most while shrinking. */
+  readonly shrinkBudget?: number;
+  /** Told after every program. */
+  readonly onProgram?: (programs: number, commands: number) => void;
+  /** Told once, when a program has failed and shrinking begins. */
+  readonly onDivergence?: (divergence: Divergence) => void;
+}
+
+export interface InvariantResult {
+  readonly id: string;
+  readonly status: 'held' | 'broken' | 'not-observable';
+  readonly checks: number;
+}
+
+export interface Failure extends Divergence {
+  readonly program: Program;
+  /** The program as it was generated. */
+  readonly original: Program;
+  readonly shrinkRuns: number;
+}
+
+export interface Campaign {
+  readonly verdict: ProgramVerdict['kind'];
+  readonly programs: number;
+  readonly commands: number;
+  readonly durationMs: number;
+  readonly coverage: Coverage;
+  readonly invariants: readonly InvariantResult[];
+  /** Programs in which the specification took no position, by rule. */
+  readonly unmodelled: ReadonlyMap<string, number>;
+  readonly skipped: readonly { readonly capability: Capability; readonly reason: string }[];
+  readonly failure?: Failure;
+  /** Why nothing can be said, where the verdict is inconclusive. */
+  readonly reason?: string;
+}
+
+/** Every so many programs are run a second time with other secrets. */
+const SECRECY_EVERY = 4;
+
+export async function runCampaign(
+  specification: Specification,
+  target: Target,
+  options: CampaignOptions,
+): Promise<Campaign> {
+  const start = performance.now();
+  const campaign = new Running(specification, target, options);
+  await campaign.run();
+  const failure = await campaign.failure();
+  return { ...campaign.result(failure), durationMs: performance.now() - start };
+}
+
+/** Whether the target fails the program, and how; secrets included. */
+export async function judge(checking: Checking, program: Program): Promise<ProgramVerdict> {
+  const verdict = await checkProgram(checking, program);
+  return verdict.kind === 'conforms' ? checkSecrecy(checking, program) : verdict;
+}
+
+class Running {
+  readonly #specification: Specification;
+  readonly #target: Target;
+  readonly #options: CampaignOptions;
+  readonly #checking: Checking & { readonly coverage: Coverage; readonly tally: InvariantTally };
+  readonly #unmodelled = new Map<string, number>();
+  #programs = 0;
+  #commands = 0;
+  #stopped: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
+
+  constructor(specification: Specification, target: Target, options: CampaignOptions) {
+    this.#specification = specification;
+    this.#target = target;
+    this.#options = options;
+    this.#checking = {
+      specification,
+      target,
+      coverage: new Coverage(specification),
+      tally: { checks: new Map() },
+    };
+  }
+
+  async run(): Promise<void> {
+    const { seed, runs, maxCommands } = this.#options;
+    const programs = new ProgramArbitrary(this.#specification, {
+      maxCommands,
+      capabilities: this.#target.capabilities,
+    });
+    const property = fc.asyncProperty(programs, (program) => this.#passes(program));
+    await fc.check(property, { seed, numRuns: runs, endOnFailure: true });
+  }
+
+  async #passes(program: Program): Promise<boolean> {
+    const checked = checkProgram(this.#checking, program, traceOf(program));
+    let verdict = checked instanceof Promise ? await checked : checked;
+    this.#programs++;
+    if (verdict.kind === 'conforms') {
+      this.#commands += verdict.commands;
+      const { unmodelled } = verdict;
+      if (unmodelled !== undefined)
+        this.#unmodelled.set(unmodelled.rule, (this.#unmodelled.get(unmodelled.rule) ?? 0) + 1);
+      else if (this.#programs % SECRECY_EVERY === 0) verdict = await this.#secrecy(program);
+    }
+    this.#options.onProgram?.(this.#programs, this.#commands);
+    if (verdict.kind === 'conforms') return true;
+    this.#stopped = { program, verdict };
+    return false;
+  }
+
+  async #secrecy(program: Program): Promise<ProgramVerdict> {
+    const verdict = await checkSecrecy(this.#checking, program);
+    const { checks } = this.#checking.tally;
+    if (verdict.kind !== 'conforms' || verdict.commands > 0) checks.set(SECRECY.id, (checks.get(SECRECY.id) ?? 0) + 1);
+    return verdict;
+  }
+
+  /** The failing program, shrunk, and how it fails then. */
+  async failure(): Promise<Failure | undefined> {
+    if (this.#stopped?.verdict.kind !== 'diverges') return undefined;
+    const { program: original, verdict } = this.#stopped;
+    this.#options.onDivergence?.(verdict);
+    const checking: Checking = { specification: this.#specification, target: this.#target };
+    const upToFailure = original.slice(0, verdict.at + 1);
+    const { program, runs: shrinkRuns } = await shrinkProgram(
+      this.#specification,
+      upToFailure,
+      async (candidate) => (await judge(checking, candidate)).kind === 'diverges',
+      this.#options.shrinkBudget === undefined ? {} : { budget: this.#options.shrinkBudget },
+    );
+    const final = await judge(checking, program);
+    // A target that does not fail the same way twice is still reported, with what it did the first time.
+    const how = final.kind === 'diverges' ? final : verdict;
+    return { ...how, program, original, shrinkRuns };
+  }
+
+  result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
+    const { coverage, tally } = this.#checking;
+    const verdict = this.#stopped?.verdict;
+    return {
+      verdict: verdict?.kind ?? 'conforms',
+      programs: this.#programs,
+      commands: this.#commands,
+      coverage,
+      invariants: invariantResults(tally, this.#target, failure),
+      unmodelled: this.#unmodelled,
+      skipped: skippedOn(this.#target),
+      ...(failure === undefined ? {} : { failure }),
+      ...(verdict?.kind === 'inconclusive' ? { reason: verdict.reason } : {}),
+    };
+  }
+}
+
+function invariantResults(
+  { checks }: InvariantTally,
+  target: Target,
+  failure: Failure | undefined,
+): readonly InvariantResult[] {
+  return [...INVARIANTS.map(({ id }) => id), SECRECY.id].map((id) => {
+    const count = checks.get(id) ?? 0;
+    const observable = count > 0 || id === SECRECY.id || target.capabilities.has('facts');
+    const status = failure?.invariant === id ? 'broken' : observable ? 'held' : 'not-observable';
+    return { id, status, checks: count };
+  });
+}
+
+export const skippedOn = (target: Target): Campaign['skipped'] =>
+  ALL_CAPABILITIES.filter((capability) => !target.capabilities.has(capability)).map((capability) => ({
+    capability,
+    reason: target.missing?.[capability] ?? `the target does not say that it ${CAPABILITIES[capability]}`,
+  }));

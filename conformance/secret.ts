@@ -1,0 +1,72 @@
+/**
+ * `memory/private-is-secret`: two runs that differ only in what a guest stored in private memory give the host the same
+ * observations.
+ */
+import type { Observed } from '../adapters/adapter.ts';
+import { printOutcome, sameOutcome } from '../model/core/outcome.ts';
+import type { Program } from '../model/core/program.ts';
+import type { AnyCommand, Specification } from '../model/core/specification.ts';
+import { storesSecret } from '../model/gmem/guest-access.ts';
+import type { Checking } from './check.ts';
+import type { Divergence, ProgramVerdict } from './verdict.ts';
+
+export const SECRECY = {
+  id: 'memory/private-is-secret',
+  sentence: 'Two runs that differ only in what a guest stored in private memory give the host the same observations.',
+  source: 'virt/kvm/guest_memfd.c: kvm_gmem_fault_user_mapping()',
+} as const;
+
+/** The program with other secrets, or undefined where the guest stores none. */
+export function twinOf(specification: Specification, program: Program): Program | undefined {
+  let state = specification.initial;
+  let differs = false;
+  const twin = program.map((command) => {
+    const step = specification.step(state, command);
+    const secret = isSecretStore(command) && step.rule === 'guest.store/guest-memory' && storesSecret(state, command.args);
+    state = step.state;
+    if (!secret) return command;
+    differs = true;
+    return { name: command.name, args: { ...command.args, value: command.args.value ^ 0x5ec7e700000000n } };
+  });
+  return differs ? twin : undefined;
+}
+
+interface StoreCommand extends AnyCommand {
+  readonly args: { readonly vcpu: string; readonly gpa: bigint; readonly value: bigint };
+}
+
+const isSecretStore = (command: AnyCommand): command is StoreCommand => command.name === 'guest.store';
+
+/** Runs the program and its twin on the target. A program without secrets conforms at once. */
+export async function checkSecrecy({ specification, target }: Checking, program: Program): Promise<ProgramVerdict> {
+  const twin = twinOf(specification, program);
+  if (twin === undefined) return { kind: 'conforms', commands: 0 };
+  const { profile } = specification.config;
+  const [one, other] = [[...(await target.execute(program, profile))], [...(await target.execute(twin, profile))]];
+  if (one.length < program.length || other.length < program.length)
+    return { kind: 'inconclusive', reason: 'the target was gone before the end of the program' };
+  return tell(program, twin, one, other) ?? { kind: 'conforms', commands: program.length };
+}
+
+function tell(
+  program: Program,
+  twin: Program,
+  one: readonly Observed[],
+  other: readonly Observed[],
+): Divergence | undefined {
+  for (const [at, { name }] of program.entries()) {
+    const [a, b] = [one[at]?.outcome, other[at]?.outcome];
+    // What the guest itself reads may tell its own secrets.
+    if (name === 'guest.load' || a === undefined || b === undefined || sameOutcome(a, b)) continue;
+    return {
+      kind: 'diverges',
+      at,
+      rule: SECRECY.id,
+      invariant: SECRECY.id,
+      expected: SECRECY.sentence,
+      observed: `the host saw ${printOutcome(a)} with one secret and ${printOutcome(b)} with another`,
+      twin,
+    };
+  }
+  return undefined;
+}

@@ -1,0 +1,36 @@
+/**
+ * A replay token: one line that holds a program, the profile and target it was for, and the hash of the specification
+ * that judged it. It names commands and arguments, not random seeds, so no change to the generators invalidates it.
+ */
+import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import { z } from 'zod';
+
+const Content = z.object({
+  program: z.string(),
+  profile: z.string(),
+  target: z.string(),
+  modelHash: z.string(),
+});
+
+export type TokenContent = z.infer<typeof Content>;
+
+const PREFIX = 'gmc1.';
+/** Far above any real program; keeps a forged token from filling memory. */
+const MAX_BYTES = 16 << 20;
+
+export const isToken = (text: string): boolean => text.startsWith(PREFIX);
+
+export function encodeToken(content: TokenContent): string {
+  return PREFIX + deflateRawSync(JSON.stringify(content), { level: 9 }).toString('base64url');
+}
+
+/** Throws a RangeError that says what is wrong with the token. */
+export function decodeToken(token: string): TokenContent {
+  if (!isToken(token)) throw new RangeError(`a replay token starts with '${PREFIX}'`);
+  try {
+    const json = inflateRawSync(Buffer.from(token.slice(PREFIX.length), 'base64url'), { maxOutputLength: MAX_BYTES });
+    return Content.parse(JSON.parse(json.toString('utf8')));
+  } catch {
+    throw new RangeError('the replay token is damaged: copy it whole, from gmc1. to its end');
+  }
+}
