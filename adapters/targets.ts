@@ -2,6 +2,7 @@
 import type { Target } from './adapter.ts';
 import { mutantById, MUTANTS } from './mutants/index.ts';
 import { referenceTarget } from './reference/reference.ts';
+import { simulatorTarget } from './simulator/index.ts';
 
 export interface TargetEntry {
   readonly name: string;
@@ -16,6 +17,7 @@ export const TARGETS: readonly TargetEntry[] = [
 
 /** Throws a RangeError that says which names there are. */
 export function targetByName(name: string): Target {
+  if (name === 'simulator') return simulatorTarget();
   if (name === 'reference') return referenceTarget();
   const id = name.startsWith('mutant:') ? name.slice('mutant:'.length) : undefined;
   const mutant = id === undefined ? undefined : mutantById(id);

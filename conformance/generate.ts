@@ -2,11 +2,18 @@
  * Random programs, guided by the specification: it is stepped while the program is written, so that every command is
  * chosen in the state that it will meet. Arguments are valid, aimed at one guard row, nearly valid, or wild.
  */
+import _ from 'lodash';
 import type { ArgValue, FreshDomain } from '../model/core/domain.ts';
-import { pick, type Random } from '../model/core/random.ts';
-import { argumentsOf, type AnyCommand, type AnyTransition, type Specification, type Step } from '../model/core/specification.ts';
+import { pick, pickOr, type Random } from '../model/core/random.ts';
+import {
+  argumentsOf,
+  type AnyCommand,
+  type AnyTransition,
+  type Specification,
+  type Step,
+} from '../model/core/specification.ts';
 import type { Label, State } from '../model/core/state.ts';
-import type { Args, Guard } from '../model/core/transition.ts';
+import { answerOf, type Args, type Guard } from '../model/core/transition.ts';
 
 export interface GenerateOptions {
   /** Largest number of commands in a program. */
@@ -21,9 +28,13 @@ export interface GeneratedProgram {
   readonly trace: readonly Step[];
 }
 
-interface Row {
+/** A row to reach, and now and then a later row that must be violated as well and must not show. */
+interface Goal {
   readonly transition: AnyTransition;
   readonly guard: Guard<Args>;
+  readonly later?: Guard<Args>;
+  /** How often it was reached. */
+  reached: number;
 }
 
 /** Tries to draw a command before a program is ended short. */
@@ -33,9 +44,8 @@ export class Generator {
   readonly #specification: Specification;
   readonly #options: GenerateOptions;
   readonly #transitions: readonly AnyTransition[];
-  readonly #rows: readonly Row[];
-  /** How often each rule was planned for; the next aim goes at one of the rarest. */
-  readonly #planned = new Map<string, number>();
+  readonly #builders: readonly AnyTransition[];
+  readonly #goals: readonly Goal[];
 
   constructor(specification: Specification, options: GenerateOptions) {
     this.#specification = specification;
@@ -43,27 +53,38 @@ export class Generator {
     this.#transitions = [...specification.transitions.values()].filter(
       ({ requires }) => requires === undefined || options.capabilities.has(requires),
     );
-    this.#rows = this.#transitions.flatMap((transition) =>
-      transition.guards.filter(({ violate }) => violate !== undefined).map((guard) => ({ transition, guard })),
-    );
+    this.#builders = this.#transitions.filter(({ builds }) => builds === true);
+    this.#goals = this.#transitions.flatMap(goalsOf);
   }
 
   generate(random: Random): GeneratedProgram {
     const { maxCommands } = this.#options;
     const writer = new Writer(this.#specification);
     const deck = this.#deal(random);
+    const goals = [this.#rareGoal(random), this.#rareGoal(random)];
     const length = 1 + random.below(maxCommands);
+    if (random.below(4) > 0) this.#build(random, writer, Math.min(length, 3 + random.below(7)));
     for (let attempt = 0; writer.commands.length < length && attempt < 4 * length + ATTEMPTS; attempt++) {
-      const command = this.#next(random, deck, writer);
+      const command = this.#next(random, deck, goals, writer);
       if (command === undefined) continue;
       const step = this.#specification.step(writer.state, command);
       if (step.unmodelled !== undefined && random.below(8) > 0) continue;
-      this.#planned.set(step.rule, (this.#planned.get(step.rule) ?? 0) + 1);
       writer.append(command, step);
       // Nothing after it could be checked.
       if (step.unmodelled !== undefined) break;
     }
     return writer;
+  }
+
+  /** Something to work on: most rules say nothing about an empty machine. */
+  #build(random: Random, writer: Writer, length: number): void {
+    for (let attempt = 0; writer.commands.length < length && attempt < 3 * length; attempt++) {
+      const transition = pick(random, this.#builders);
+      const args = draw(transition, random, writer);
+      if (args === undefined) continue;
+      const command = { name: transition.name, args };
+      writer.append(command, this.#specification.step(writer.state, command));
+    }
   }
 
   /** The commands of one program, each as often as its weight; a random part is left out (swarm testing). */
@@ -78,28 +99,62 @@ export class Generator {
     return deck;
   }
 
-  #next(random: Random, deck: readonly AnyTransition[], writer: Writer): AnyCommand | undefined {
+  #next(random: Random, deck: readonly AnyTransition[], goals: readonly Goal[], writer: Writer): AnyCommand | undefined {
     const dice = random.below(100);
-    if (dice < 18) return this.#aimed(random, writer);
+    if (dice < 22) return aim(pick(random, goals), random, writer);
+    if (dice < 34) return aim(pick(random, this.#goals), random, writer);
     const transition = pick(random, deck);
-    const args = transition.draw({ random, state: writer.state, fresh: writer.fresh });
-    if (dice >= 97) return { name: transition.name, args: wildArgs(transition, random, writer) };
+    if (dice >= 98) return { name: transition.name, args: wildArgs(transition, random, writer) };
+    const args = draw(transition, random, writer);
     if (args === undefined) return undefined;
-    if (dice < 88) return { name: transition.name, args };
-    return { name: transition.name, args: withWild(transition, args, random, writer.state) };
+    return { name: transition.name, args: dice < 88 ? args : withWild(transition, args, random, writer.state) };
   }
 
-  /** A command that violates one of the rows that were planned for least. */
-  #aimed(random: Random, writer: Writer): AnyCommand | undefined {
-    let { transition, guard } = pick(random, this.#rows);
-    for (let rival = 0; rival < 3; rival++) {
-      const other = pick(random, this.#rows);
-      if ((this.#planned.get(other.guard.id) ?? 0) < (this.#planned.get(guard.id) ?? 0)) ({ transition, guard } = other);
+  /** One of the goals that were reached least. */
+  #rareGoal(random: Random): Goal {
+    let goal = pick(random, this.#goals);
+    for (let rival = 0; rival < 5; rival++) {
+      const other = pick(random, this.#goals);
+      if (other.reached < goal.reached) goal = other;
     }
-    const base = transition.draw({ random, state: writer.state, fresh: writer.fresh });
-    const args = base && guard.violate?.(base, writer.state, random);
-    return args && { name: transition.name, args };
+    return goal;
   }
+}
+
+/** Each row alone, and each together with the first later row of every other answer. */
+function goalsOf(transition: AnyTransition): Goal[] {
+  const rows = transition.guards.filter(({ violate }) => violate !== undefined);
+  return rows.flatMap((guard, index): Goal[] => {
+    const rivals = _.uniqBy(rows.slice(index + 1), answerOf).filter(
+      (later) => answerOf(later) !== answerOf(guard) && (guard.group === undefined || guard.group !== later.group),
+    );
+    return [undefined, ...rivals].map((later) => ({ transition, guard, reached: 0, ...(later && { later }) }));
+  });
+}
+
+const draw = (transition: AnyTransition, random: Random, writer: Writer): Args | undefined =>
+  transition.draw({ random, state: writer.state, fresh: writer.fresh });
+
+/** A command that reaches the goal, or undefined where this state and this draw do not allow it. */
+function aim(goal: Goal, random: Random, writer: Writer): AnyCommand | undefined {
+  const { transition, guard } = goal;
+  const { state } = writer;
+  const base = draw(transition, random, writer);
+  if (base === undefined) return undefined;
+  const later = goal.later ?? (random.below(4) === 0 ? laterRow(goal, random) : undefined);
+  const bent = later?.violate?.(base, state, random);
+  const args = guard.violate?.(bent ?? base, state, random);
+  if (args === undefined) return undefined;
+  const isReached = transition.guards.find((row) => row.violated(args, state)) === guard;
+  if (isReached && (goal.later === undefined || bent !== undefined)) goal.reached++;
+  return { name: transition.name, args };
+}
+
+function laterRow({ transition: { guards }, guard }: Goal, random: Random): Guard<Args> | undefined {
+  return pickOr(
+    random,
+    guards.slice(guards.indexOf(guard) + 1).filter(({ violate }) => violate !== undefined),
+  );
 }
 
 /** A program in the making. */

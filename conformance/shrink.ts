@@ -3,6 +3,8 @@
  * imported shrink as well as generated ones. A candidate is taken if it is smaller and fails too; "smaller" is a total
  * order (fewer commands, then shorter text, then text that sorts first), so shrinking ends.
  */
+import _ from 'lodash';
+import { PAGE_MASK, PAGE_SIZE } from '../model/core/abi.ts';
 import { parseLabel, type ArgValue, type Domain } from '../model/core/domain.ts';
 import type { Random } from '../model/core/random.ts';
 import { createdLabels, printCommand, renameLabels, type Program } from '../model/core/program.ts';
@@ -130,8 +132,9 @@ function* merged(specification: Specification, program: Program): Iterable<Progr
     }
 }
 
-/** Simplifies one argument, equal arguments together, and moves an amount from one command to another. */
+/** Simplifies clusters of addresses, single arguments, equal arguments together, and amounts that add up. */
 function* simpler(specification: Specification, program: Program): Iterable<Program> {
+  yield* translated(program);
   const states = statesAlong(specification, program);
   for (const [at, command] of program.entries())
     for (const [name, domain] of argumentsOf(specification.transition(command.name)))
@@ -165,6 +168,21 @@ function* together(specification: Specification, program: Program, states: reado
   }
 }
 
+/** Numbers so close that they may be addresses in one region, in bytes. */
+const REGION = 1n << 32n;
+
+/** Moves a cluster of addresses down to zero as a whole, so that what lies within what stays so. */
+function* translated(program: Program): Iterable<Program> {
+  const numbers = program.flatMap(({ args }) => Object.values(args).filter((value) => typeof value === 'bigint'));
+  for (const base of new Set(numbers)) {
+    if (base < PAGE_SIZE) continue;
+    const origin = base & ~PAGE_MASK;
+    const move = (value: ArgValue): ArgValue =>
+      typeof value === 'bigint' && value >= origin && value - origin < REGION ? value - origin : value;
+    yield program.map(({ name, args }) => ({ name, args: _.mapValues(args, move) }));
+  }
+}
+
 /** Drops a command, and lets others of the same name make up for its amounts: one by one, or all to their limits. */
 function* gathered(specification: Specification, program: Program): Iterable<Program> {
   for (const [from, giver] of program.entries()) {
@@ -193,17 +211,15 @@ function* gathered(specification: Specification, program: Program): Iterable<Pro
 /** Draws per transition and place when looking for replacements. */
 const DRAWS = 3;
 
-/** Puts one other command in the place of one or two. */
+/** Puts one other command in the place of two. */
 function* replaced(specification: Specification, program: Program): Iterable<Program> {
   const states = statesAlong(specification, program);
   const { length } = program;
   if (length > 16) return;
   for (let at = 0; at < length; at++)
-    for (const command of alternatives(specification, states[at] as State, program)) {
+    for (const command of alternatives(specification, states[at] as State, program))
       for (let other = length - 1; other >= 0; other--)
         if (other !== at) yield without(withCommand(program, at, command), other);
-      yield withCommand(program, at, command);
-    }
 }
 
 /** Some commands that the specification would accept in the state. */

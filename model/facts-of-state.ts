@@ -10,7 +10,6 @@ import type {
   UserMappingFact,
   VmFact,
 } from './core/facts.ts';
-import { clip, remove } from './core/ranges.ts';
 import type { Label, State } from './core/state.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
 
@@ -74,15 +73,10 @@ export function factsOfState(state: State): Facts {
   return { vms, files, inodes, slots, bindings, resident, stageTwo, user: userMappings(state, frameOf), poisoned };
 }
 
-/** Pages that the host may have mapped: the specification does not track which ones it has. */
 function userMappings(state: State, frameOf: (inode: Label, page: number) => number): UserMappingFact[] {
   const user: UserMappingFact[] = [];
-  for (const [mapping, { inode, firstPage, pages }] of state.mappings) {
-    const backing = state.inodes.get(inode);
-    if (backing === undefined || (backing.kind === 'gmem' && (backing.flags & 2n) === 0n)) continue;
-    const healthy = backing.poisoned.reduce((set, { start, end }) => remove(set, start, end), backing.resident);
-    for (const { start, end } of clip(healthy, firstPage, firstPage + pages))
-      user.push({ mapping, page: start - firstPage, frame: frameOf(inode, start), count: end - start });
-  }
+  for (const [mapping, { inode, firstPage, touched }] of state.mappings)
+    for (const { start, end } of touched)
+      user.push({ mapping, page: start, frame: frameOf(inode, firstPage + start), count: end - start });
   return user;
 }

@@ -2,7 +2,8 @@
 import { factsOfState } from '../../model/facts-of-state.ts';
 import { CATALOGUE } from '../../model/catalogue.ts';
 import { FULL_MACHINE, type Machine, type Profile } from '../../model/core/profile.ts';
-import { Specification, type AnyCommand, type AnyTransition } from '../../model/core/specification.ts';
+import { Specification, type AnyCommand, type AnyTransition, type Step } from '../../model/core/specification.ts';
+import type { State } from '../../model/core/state.ts';
 import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
 
 /** A specification with the given commands, executed. Used with changed commands, it is a wrong implementation. */
@@ -21,13 +22,26 @@ export function specificationTarget(
       let state = specification.initial;
       let facts = factsOfState(state);
       for (const command of program) {
-        const step = specification.step(state, command);
+        const step = attempt(specification, state, command);
+        if ('message' in step) {
+          yield { outcome: { kind: 'crash', message: step.message } };
+          return;
+        }
         if (step.state !== state) facts = factsOfState(step.state);
         state = step.state;
         yield { outcome: step.outcome, facts };
       }
     },
   };
+}
+
+/** Changed commands may meet states that the specification holds to be impossible. */
+function attempt(specification: Specification, state: State, command: AnyCommand): Step | Error {
+  try {
+    return specification.step(state, command);
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  }
 }
 
 export const referenceTarget = (machine: Machine = FULL_MACHINE): Target =>

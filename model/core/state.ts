@@ -84,6 +84,10 @@ export interface Mapping {
   readonly file: Label | undefined;
   readonly firstPage: number;
   readonly pages: number;
+  /** Pages of the mapping, counted from its start, that the process has touched: its page table shows them. */
+  readonly touched: RangeSet;
+  /** Pages whose entry turned into a poison entry; it stays until the mapping goes, also after the page was punched. */
+  readonly poisonEntries: RangeSet;
 }
 
 export interface State {
@@ -106,6 +110,15 @@ export const ARENA_PAGES = 64;
 export const NO_FD: Label = 'none';
 
 export const RESERVED_LABELS: ReadonlySet<Label> = new Set([DEVICE, OTHER, ARENA, NO_FD]);
+
+export const newMapping = (inode: Label, file: Label | undefined, firstPage: number, pages: number): Mapping => ({
+  inode,
+  file,
+  firstPage,
+  pages,
+  touched: EMPTY,
+  poisonEntries: EMPTY,
+});
 
 export function initialState(config: Config): State {
   return {
@@ -130,7 +143,7 @@ export function initialState(config: Config): State {
         },
       ],
     ]),
-    mappings: new Map([[ARENA, { inode: ARENA, file: undefined, firstPage: 0, pages: ARENA_PAGES }]]),
+    mappings: new Map([[ARENA, newMapping(ARENA, undefined, 0, ARENA_PAGES)]]),
   };
 }
 

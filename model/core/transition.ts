@@ -27,6 +27,8 @@ interface RowBase<A> {
   readonly only?: Condition;
   /** Why no program can reach the row on a machine, where that is so. */
   unreachable?(machine: Machine): string | undefined;
+  /** Rows of one group exclude each other, so that their order says nothing. */
+  readonly group?: string;
   violated(args: A, state: State): boolean;
   /** Arguments that break this row and, where it can be had, leave the later rows as they are. */
   violate?(args: A, state: State, random: Random): A | undefined;
@@ -49,6 +51,10 @@ export interface Silence<A> extends RowBase<A> {
 }
 
 export type Guard<A> = Refusal<A> | Diversion<A> | Silence<A>;
+
+/** What a row answers, as far as a caller can tell rows apart by it. */
+export const answerOf = <A>(guard: Guard<A>): string =>
+  'errno' in guard ? guard.errno : 'result' in guard ? guard.result : 'unmodelled';
 
 export interface Accepted {
   readonly state: State;
@@ -87,6 +93,8 @@ export interface Transition<N extends string = string, A = Args> {
   readonly mayLeavePrefix?: boolean;
   readonly guards: readonly Guard<A>[];
   readonly accepts: readonly Acceptance<A>[];
+  /** Makes what other commands work on, so that programs begin with such commands. */
+  readonly builds?: boolean;
   /** How often the command is drawn, relative to others. */
   readonly weight: number;
   /** Arguments that should be accepted in this state, or undefined where none can be. */

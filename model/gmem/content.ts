@@ -3,7 +3,7 @@
  * away. Source: virt/kvm/guest_memfd.c: kvm_gmem_get_folio(), kvm_gmem_punch_hole(), kvm_gmem_get_pfn().
  */
 import { GMEM_FLAG, WORD_BYTES } from '../core/abi.ts';
-import { add, erase, remove, type RangeMap } from '../core/ranges.ts';
+import { add, erase, intersects, remove, type Range, type RangeMap } from '../core/ranges.ts';
 import {
   known,
   withEntry,
@@ -11,6 +11,7 @@ import {
   withoutEntry,
   type Inode,
   type Label,
+  type Mapping,
   type PageWords,
   type StageTwoTarget,
   type State,
@@ -47,8 +48,39 @@ export function makeResident(state: State, label: Label, start: number, end: num
   return resident === inode.resident ? state : withInode(state, label, { resident });
 }
 
-/** Takes the pages of the range away from the inode, and every stage-2 entry that shows one. */
-export function punch(state: State, label: Label, start: number, end: number): State {
+/** The host process touched pages of a mapping: its page table shows them from now on. */
+export function touchMapping(state: State, label: Label, page: number, pages = 1): State {
+  const map = known(state.mappings, label);
+  const touched = add(map.touched, page, page + pages);
+  return touched === map.touched ? state : { ...state, mappings: withEntry(state.mappings, label, { ...map, touched }) };
+}
+
+/** Changes what the page tables of the host process show of the range, in every mapping of the inode. */
+export function changeMappings(
+  state: State,
+  inode: Label,
+  range: Range,
+  change: (map: Mapping, start: number, end: number) => Partial<Mapping>,
+): State {
+  let { mappings } = state;
+  for (const [label, map] of state.mappings) {
+    const start = Math.max(range.start - map.firstPage, 0);
+    const end = Math.min(range.end - map.firstPage, map.pages);
+    if (map.inode === inode && intersects(map.touched, start, end))
+      mappings = withEntry(mappings, label, { ...map, ...change(map, start, end) });
+  }
+  return mappings === state.mappings ? state : { ...state, mappings };
+}
+
+/**
+ * Takes the pages of the range away from the inode, and every entry of stage 2 and of user space that shows one. Poison
+ * entries of user space show no page, so that truncating the page does not find them.
+ * Source: mm/truncate.c: truncate_cleanup_folio(); mm/memory.c: zap_nonpresent_ptes().
+ */
+export function punch(before: State, label: Label, start: number, end: number): State {
+  const state = changeMappings(before, label, { start, end }, (map, first, last) => ({
+    touched: remove(map.touched, first, last),
+  }));
   const inode = known(state.inodes, label);
   const words = new Map([...inode.words].filter(([page]) => page < start || page >= end));
   const change: Partial<Inode> = {

@@ -1,6 +1,6 @@
 import { fd } from '../core/domain.ts';
-import { pick } from '../core/random.ts';
-import { NO_FD, known, withoutEntry, type Label, type State } from '../core/state.ts';
+import { pickOr } from '../core/random.ts';
+import { NO_FD, known, withoutEntry, type FdKind, type Label, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { dropDescriptor } from './lifecycle.ts';
 
@@ -43,7 +43,12 @@ export const fdClose = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const named = [...state.fds].filter(([, file]) => file.kind !== 'device' && file.kind !== 'other');
-    return named.length === 0 ? undefined : { fd: pick(random, named)[0] };
+    // What happens to slots when their file goes is the interesting part.
+    const kinds: readonly FdKind[] = random.below(2) === 0 ? ['gmem'] : ['gmem', 'vm', 'vcpu'];
+    const named = pickOr(
+      random,
+      [...state.fds].filter(([, file]) => kinds.includes(file.kind)),
+    );
+    return named && { fd: named[0] };
   },
 });

@@ -24,6 +24,7 @@ export const fileIo = defineTransition({
     { descriptor: 'fd', kind: 'gmem' },
     {
       id: 'file.io/not-seekable',
+      group: 'op',
       errno: 'ESPIPE',
       when: 'the operation is pread or pwrite: a guest memory file has no file position',
       source: 'fs/read_write.c: ksys_pread64(), FMODE_PREAD; virt/kvm/guest_memfd.c: __kvm_gmem_create()',
@@ -32,6 +33,7 @@ export const fileIo = defineTransition({
     },
     {
       id: 'file.io/no-method',
+      group: 'op',
       errno: 'EINVAL',
       when: 'the operation is read or write: a guest memory file has no method for it',
       violated: ({ op }) => !isPositioned(op),

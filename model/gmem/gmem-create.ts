@@ -20,6 +20,7 @@ export const gmemCreate = defineTransition({
     reserved: u64(),
   },
   mayAlso: ['ENOMEM', 'EMFILE'],
+  builds: true,
   weight: 8,
   guards: [
     { descriptor: 'vm', kind: 'vm' },

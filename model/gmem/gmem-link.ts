@@ -12,6 +12,7 @@ export const gmemLink = defineTransition({
   only: { feature: 'gmem-link' },
   args: { file: fresh('file'), vm: fd('vm'), from: fd('gmem'), flags: u64() },
   mayAlso: ['ENOMEM', 'EMFILE'],
+  builds: true,
   weight: 6,
   guards: [
     { descriptor: 'vm', kind: 'vm' },

@@ -70,6 +70,7 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
   };
   const faulting = ({ obstacle, when, source, errno }: ObstacleRow): Guard<A> => ({
     id: `${command}/${obstacle}`,
+    group: 'fault',
     result: `MEMORY_FAULT ${errno}`,
     outcome: memoryFault(errno),
     when,
@@ -100,6 +101,7 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
     }),
     {
       id: `${command}/no-slot`,
+      group: 'fault',
       result: 'MMIO exit',
       outcome: mmio(write),
       when: 'the frame is shared and no slot shows it',
@@ -111,20 +113,25 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
     ...(write ? [readOnlyRow<A>(command)] : []),
     {
       id: `${command}/host-address-unknown`,
+      group: 'fault',
       unmodelled: 'what lies at a bare host address is the host process’s affair',
       when: 'the access goes to the host address of the slot, which is not in a known mapping',
       source: FAULTIN,
       violated: (args, state) => resolve(args, state) === 'host-address-unknown',
       violate: (args, state) => goTo(args, state, 'host-address-unknown'),
     },
-    faulting({
-      obstacle: 'host-page-missing',
-      when: 'the access goes to the host address of the slot, and the host could not touch that either',
-      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
+    {
+      id: `${command}/host-page-missing`,
       errno: 'EFAULT',
-    }),
+      when: 'the access goes to the host address of the slot, and the host could not touch that either: no exit says so',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
+      group: 'fault',
+      violated: (args, state) => resolve(args, state) === 'host-page-missing',
+      violate: (args, state) => goTo(args, state, 'host-page-missing'),
+    },
     {
       id: `${command}/host-page-poisoned`,
+      group: 'fault',
       unmodelled: 'a memory failure behind a host address is the machine-check system’s affair',
       when: 'the access goes to the host address of the slot, and that page has had a memory failure',
       source: 'arch/x86/kvm/mmu/mmu.c: kvm_send_hwpoison_signal()',
@@ -205,7 +212,7 @@ export const guestLoad = defineTransition({
   source: FAULTIN,
   args: loadArgs,
   mayAlso: ['ENOMEM', 'EINTR'],
-  weight: 12,
+  weight: 18,
   guards: rows<ArgsOf<typeof loadArgs>>('guest.load', false),
   accepts: [
     {
@@ -235,7 +242,7 @@ export const guestStore = defineTransition({
   source: FAULTIN,
   args: storeArgs,
   mayAlso: ['ENOMEM', 'EINTR'],
-  weight: 12,
+  weight: 18,
   guards: rows<ArgsOf<typeof storeArgs>>('guest.store', true),
   accepts: [
     {

@@ -6,8 +6,8 @@ import { KVM_MEM, PAGE_SHIFT, PAGE_SIZE } from '../core/abi.ts';
 import { assign, has, intersects } from '../core/ranges.ts';
 import { known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
-import { hostMayTouch, makeResident } from './content.ts';
-import { hostPage, slotAt } from './slots.ts';
+import { hostMayTouch, makeResident, touchMapping } from './content.ts';
+import { hostPage, isHostPoisoned, slotAt } from './slots.ts';
 
 /** Why a guest frame cannot be mapped, in the order in which the kernel finds out. */
 export type Obstacle =
@@ -23,6 +23,9 @@ export type Obstacle =
 export interface Found {
   readonly inode: Label;
   readonly page: number;
+  /** Where the page is reached through the host address of the slot. */
+  readonly mapping?: Label;
+  readonly mappingPage?: number;
   readonly private: boolean;
   readonly slot: Slot;
 }
@@ -55,7 +58,7 @@ function hostBackedPage(state: State, slot: Slot, gfn: number): Found | Obstacle
   if (at === undefined) return 'host-page-missing';
   const inode = known(state.inodes, at.inode);
   if (at.page >= inode.pages || !hostMayTouch(inode)) return 'host-page-missing';
-  return has(inode.poisoned, at.page) ? 'host-page-poisoned' : { ...at, private: false, slot };
+  return isHostPoisoned(state, at) ? 'host-page-poisoned' : { ...at, private: false, slot };
 }
 
 export function resolveGfn(state: State, vmLabel: Label, gfn: number): Found | Obstacle {
@@ -73,10 +76,12 @@ export function extentOf(state: State, vmLabel: Label, found: Found, gfn: number
   let limit = Math.min(end, found.slot.baseGfn + found.slot.pages);
   for (const { start, end: last } of vm.private) for (const edge of [start, last]) if (edge > gfn) limit = Math.min(limit, edge);
   for (const { start } of inode.poisoned) if (start > found.page) limit = Math.min(limit, gfn + start - found.page);
-  if (!usesGmem(found.slot, found.private)) {
-    const map = known(state.mappings, found.slot.hva.base);
+  if (found.mapping !== undefined) {
+    const map = known(state.mappings, found.mapping);
     const last = Math.min(map.firstPage + map.pages, inode.pages);
     limit = Math.min(limit, gfn + last - found.page);
+    const page = found.mappingPage ?? 0;
+    for (const { start } of map.poisonEntries) if (start > page) limit = Math.min(limit, gfn + start - page);
   }
   return limit;
 }
@@ -84,9 +89,15 @@ export function extentOf(state: State, vmLabel: Label, found: Found, gfn: number
 const sameTarget = (a: StageTwoTarget, b: StageTwoTarget): boolean =>
   a.inode === b.inode && a.delta === b.delta && a.private === b.private && a.writable === b.writable;
 
+/** The pages get folios; those that are reached through the host are mapped there first. */
+function faultIn(state: State, { inode, page, mapping, mappingPage = 0 }: Found, pages: number): State {
+  const resident = makeResident(state, inode, page, page + pages);
+  return mapping === undefined ? resident : touchMapping(resident, mapping, mappingPage, pages);
+}
+
 /** The pages get folios, and stage 2 shows them to the guest. */
 export function mapGfns(state: State, vmLabel: Label, found: Found, gfn: number, end: number): State {
-  const resident = makeResident(state, found.inode, found.page, found.page + end - gfn);
+  const resident = faultIn(state, found, end - gfn);
   const target: StageTwoTarget = {
     inode: found.inode,
     delta: found.page - gfn,

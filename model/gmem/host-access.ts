@@ -1,12 +1,12 @@
 import { mapping, u64 } from '../core/domain.ts';
 import type { Outcome } from '../core/outcome.ts';
-import { pick, type Random } from '../core/random.ts';
-import { has } from '../core/ranges.ts';
-import { known, type Inode, type Label, type Mapping, type State } from '../core/state.ts';
+import { pick, pickOr, type Random } from '../core/random.ts';
+import { clip } from '../core/ranges.ts';
+import { ARENA, known, type Inode, type Label, type Mapping, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseValue, chooseWordOffset } from './choose.ts';
-import { hostMayTouch, isWordAligned, makeResident, readWord, wordIndex, writeWord, type Place } from './content.ts';
-import { hostPage } from './slots.ts';
+import { hostMayTouch, isWordAligned, makeResident, readWord, touchMapping, wordIndex, writeWord, type Place } from './content.ts';
+import { hostPage, isHostPoisoned, type HostPage } from './slots.ts';
 
 interface Access {
   readonly mapping: Label;
@@ -16,24 +16,31 @@ interface Access {
 const SIGBUS: Outcome = { kind: 'signal', signal: 'SIGBUS' };
 const SIGSEGV: Outcome = { kind: 'signal', signal: 'SIGSEGV' };
 
-function placeOf({ mapping: base, offset }: Access, state: State): Place {
+function placeOf({ mapping: base, offset }: Access, state: State): HostPage & Place {
   const page = hostPage(state, { base, offset });
   if (page === undefined) throw new Error(`specification defect: ${base} is not mapped`);
   return { ...page, word: wordIndex(offset) };
 }
+
+/** The page gets a folio if it has none, and the process's page table shows it. */
+const touch = ({ mapping: label, mappingPage, inode, page }: HostPage, state: State): State =>
+  touchMapping(makeResident(state, inode, page, page + 1), label, mappingPage);
 
 const inodeAt = (access: Access, state: State): Inode => known(state.inodes, placeOf(access, state).inode);
 
 /** A mapping with a property, and the index of a page in it that has it too; or undefined. */
 function findPage(
   state: State,
+  random: Random,
   wanted: (map: Mapping, inode: Inode) => number | undefined,
 ): { readonly mapping: Label; readonly page: number } | undefined {
-  for (const [label, map] of state.mappings) {
-    const page = wanted(map, known(state.inodes, map.inode));
-    if (page !== undefined) return { mapping: label, page };
-  }
-  return undefined;
+  return pickOr(
+    random,
+    [...state.mappings].flatMap(([label, map]) => {
+      const page = wanted(map, known(state.inodes, map.inode));
+      return page === undefined ? [] : [{ mapping: label, page }];
+    }),
+  );
 }
 
 /** Rows of a load and of a store: both fault the page in the same way. */
@@ -65,11 +72,11 @@ function rows<A extends Access>(command: string): Guard<A>[] {
       outcome: () => SIGBUS,
       when: 'the page is beyond the size of the file',
       violated: (args, state) => placeOf(args, state).page >= inodeAt(args, state).pages,
-      violate: (args, state) =>
+      violate: (args, state, random) =>
         goTo(
           args,
-          findPage(state, (map, inode) =>
-            map.firstPage + map.pages > inode.pages ? Math.max(inode.pages - map.firstPage, 0) : undefined,
+          findPage(state, random, (map, inode) =>
+            map.firstPage + map.pages > inode.pages && hostMayTouch(inode) ? Math.max(inode.pages - map.firstPage, 0) : undefined,
           ),
         ),
     },
@@ -79,22 +86,23 @@ function rows<A extends Access>(command: string): Guard<A>[] {
       outcome: () => SIGBUS,
       when: 'the file was created without INIT_SHARED: its pages belong to the guest',
       violated: (args, state) => !hostMayTouch(inodeAt(args, state)),
-      violate: (args, state) => goTo(args, findPage(state, (_map, inode) => (hostMayTouch(inode) ? undefined : 0))),
+      violate: (args, state, random) => goTo(args, findPage(state, random, (_map, inode) => (hostMayTouch(inode) ? undefined : 0))),
     },
     {
       id: `${command}/poisoned`,
       result: 'SIGBUS',
       outcome: () => SIGBUS,
-      when: 'the page has had a memory failure',
-      source: 'mm/memory.c: __do_fault(); virt/kvm/guest_memfd.c: kvm_gmem_error_folio()',
-      violated: (args, state) => has(inodeAt(args, state).poisoned, placeOf(args, state).page),
-      violate: (args, state) =>
+      when: 'the page has had a memory failure; where this mapping showed it, also after the page was punched out',
+      source: 'mm/memory.c: __do_fault(), do_swap_page(), zap_nonpresent_ptes()',
+      violated: (args, state) => isHostPoisoned(state, placeOf(args, state)),
+      violate: (args, state, random) =>
         goTo(
           args,
-          findPage(state, (map, inode) => {
-            const hit = inode.poisoned.find(({ end }) => end > map.firstPage);
-            const page = hit && Math.max(hit.start, map.firstPage) - map.firstPage;
-            return page !== undefined && page < map.pages ? page : undefined;
+          findPage(state, random, (map, inode) => {
+            const [entry] = map.poisonEntries;
+            if (entry !== undefined && random.below(2) === 0) return entry.start;
+            const [hit] = clip(inode.poisoned, map.firstPage, map.firstPage + map.pages);
+            return hit && hit.start - map.firstPage;
           }),
         ),
     },
@@ -104,7 +112,8 @@ function rows<A extends Access>(command: string): Guard<A>[] {
 function draw(random: Random, state: State): Access | undefined {
   const usable = [...state.mappings].filter(([, map]) => hostMayTouch(known(state.inodes, map.inode)));
   if (usable.length === 0) return undefined;
-  const [label, map] = pick(random, usable);
+  const ofGmem = usable.filter(([label]) => label !== ARENA);
+  const [label, map] = pick(random, ofGmem.length > 0 && random.below(4) > 0 ? ofGmem : usable);
   const { pages } = known(state.inodes, map.inode);
   const most = Math.min(map.pages, pages - map.firstPage, 12);
   if (most <= 0) return undefined;
@@ -130,7 +139,7 @@ export const hostLoad = defineTransition({
       when: 'the page may be touched: it reads what was last stored, and zero if it is new',
       accept: (args, state) => {
         const place = placeOf(args, state);
-        return { state: makeResident(state, place.inode, place.page, place.page + 1), value: readWord(state, place) };
+        return { state: touch(place, state), value: readWord(state, place) };
       },
     },
   ],
@@ -151,7 +160,7 @@ export const hostStore = defineTransition({
       when: 'the page may be touched',
       accept: (args, state) => {
         const place = placeOf(args, state);
-        return { state: writeWord(makeResident(state, place.inode, place.page, place.page + 1), place, args.value) };
+        return { state: writeWord(touch(place, state), place, args.value) };
       },
     },
   ],

@@ -1,6 +1,6 @@
 import { GMEM_FLAG, I64_MAX, isPageAligned, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, toPages, U64_MAX } from '../core/abi.ts';
 import { choice, fd, fresh, u64 } from '../core/domain.ts';
-import { known, withEntry } from '../core/state.ts';
+import { known, newMapping, withEntry } from '../core/state.ts';
 import type { Inode, Label, State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { bytes, chooseFd, choosePages } from './choose.ts';
@@ -23,6 +23,7 @@ export const memMap = defineTransition({
     sharing: choice('shared', 'validate', 'private'),
   },
   mayAlso: ['ENOMEM'],
+  builds: true,
   weight: 7,
   guards: [
     {
@@ -36,6 +37,7 @@ export const memMap = defineTransition({
     { descriptor: 'fd', kind: 'gmem' },
     {
       id: 'mem.map/empty',
+      group: 'length',
       errno: 'EINVAL',
       when: 'the length is zero',
       violated: ({ length }) => length === 0n,
@@ -43,6 +45,7 @@ export const memMap = defineTransition({
     },
     {
       id: 'mem.map/longer-than-user-space',
+      group: 'length',
       errno: 'ENOMEM',
       when: 'the length is beyond what a process can map, or wraps when rounded up to pages',
       source: 'mm/mmap.c: do_mmap(), __get_unmapped_area()',
@@ -85,7 +88,7 @@ export const memMap = defineTransition({
         const { inode } = known(state.files, file);
         const pages = toPages(roundUp(length));
         return {
-          state: { ...state, mappings: withEntry(state.mappings, mapping, { inode, file, firstPage: toPages(offset), pages }) },
+          state: { ...state, mappings: withEntry(state.mappings, mapping, newMapping(inode, file, toPages(offset), pages)) },
         };
       },
     },

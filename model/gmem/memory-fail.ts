@@ -1,9 +1,9 @@
 import { fd, u64 } from '../core/domain.ts';
 import { pickOr } from '../core/random.ts';
-import { add, clip, has } from '../core/ranges.ts';
+import { add, clip, has, remove } from '../core/ranges.ts';
 import { known, openAs, withInode, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
-import { zapInode } from './content.ts';
+import { changeMappings, zapInode } from './content.ts';
 
 const inodeOf = (state: State, label: Label): Label | undefined => {
   const file = openAs(state, label, 'gmem');
@@ -38,11 +38,15 @@ export const memoryFail = defineTransition({
     },
     {
       id: 'memory.fail/poisoned',
-      when: 'the page has a frame: it is unmapped everywhere and stays in the file, poisoned, until it is punched out',
+      when: 'the page has a frame: it is unmapped everywhere and stays in the file, poisoned, until it is punched out; user mappings that showed it keep a poison entry',
       accept: (args, state) => {
         const inode = inodeOf(state, args.fd) ?? '';
         const page = Number(args.page);
-        const zapped = zapInode(state, inode, page, page + 1);
+        const unmapped = changeMappings(state, inode, { start: page, end: page + 1 }, (map, start, end) => ({
+          touched: remove(map.touched, start, end),
+          poisonEntries: add(map.poisonEntries, start, end),
+        }));
+        const zapped = zapInode(unmapped, inode, page, page + 1);
         return { state: withInode(zapped, inode, { poisoned: add(known(state.inodes, inode).poisoned, page, page + 1) }) };
       },
     },

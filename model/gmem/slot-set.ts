@@ -46,11 +46,14 @@ const isMove = (args: SlotSet, state: State): boolean => {
   return !isDelete(args) && old !== undefined && old.baseGfn !== gfnOf(args);
 };
 
-/** Mappings lie in the lower half of the address space, so that up to here an offset cannot leave it. */
-const SURELY_IN_USER_SPACE = 1n << 46n;
+/** Mappings begin below this address, so that up to here an offset cannot leave user space. */
+const MAPPINGS_BELOW = 1n << 46n;
 
-const addressLimit = (state: State, hva: Address): bigint =>
-  hva.base === '' ? state.config.machine.userTop : state.config.machine.userTop - PAGE_SIZE;
+/** Whether the range surely is not in user space, whatever the address at which the mapping lies. */
+const leavesUserSpace = ({ hva, size }: SlotSet, { config: { machine } }: State): boolean =>
+  hva.base === ''
+    ? hva.offset + size > machine.userTop
+    : hva.offset + size >= machine.userTop && hva.offset + MAPPINGS_BELOW <= U64_MAX;
 
 type Row = Guard<SlotSet>;
 
@@ -102,8 +105,7 @@ const argumentRows: readonly Row[] = [
     errno: 'EINVAL',
     when: 'the host address is not page aligned, or address plus size is not an address of user space',
     source: 'virt/kvm/kvm_main.c: kvm_set_memory_region(), access_ok()',
-    violated: ({ hva, size }, state) =>
-      !isPageAligned(hva.offset) || hva.offset + size > addressLimit(state, hva),
+    violated: (args, state) => !isPageAligned(args.hva.offset) || leavesUserSpace(args, state),
     violate: (args, state, random) => ({
       ...args,
       hva: pick(random, [
@@ -118,7 +120,7 @@ const argumentRows: readonly Row[] = [
     unmodelled: 'where in the address space a mapping lies is up to the kernel',
     when: 'whether the range ends in user space depends on where the mapping lies, or nothing is mapped under the label',
     violated: ({ hva, size }, state) =>
-      hva.base !== '' && (!state.mappings.has(hva.base) || hva.offset + size > SURELY_IN_USER_SPACE),
+      hva.base !== '' && (!state.mappings.has(hva.base) || hva.offset + size > MAPPINGS_BELOW),
   },
   {
     id: 'slot.set/file-offset',
@@ -176,9 +178,9 @@ const slotRows: readonly Row[] = [
     when: 'the slot exists and the new flags have GUEST_MEMFD, even if nothing differs',
     violated: (args, state) => !isDelete(args) && isGmem(args) && oldSlot(args, state) !== undefined,
     violate: (args, state, random) => {
-      if (!isGmem(args)) return undefined;
-      const slot = pickOr(random, [...vmOf(state, args.vm).slots.values()]);
-      return slot === undefined ? undefined : { ...args, ...sameRegion(slot), slot: BigInt(slot.id) };
+      const slots = [...vmOf(state, args.vm).slots.values()];
+      const slot = pickOr(random, random.below(2) === 0 ? slots : slots.filter(({ gmem }) => gmem !== undefined));
+      return slot === undefined ? undefined : { ...args, ...sameRegion(slot), flags: KVM_MEM.GUEST_MEMFD, api: 'v2', slot: BigInt(slot.id) };
     },
   },
   {
@@ -201,6 +203,7 @@ const slotRows: readonly Row[] = [
       const same = { ...args, ...sameRegion(slot), slot: BigInt(slot.id), flags: slot.flags & ~KVM_MEM.GUEST_MEMFD };
       return pick<SlotSet>(random, [
         { ...same, flags: same.flags ^ KVM_MEM.READONLY },
+        { ...same, flags: same.flags ^ KVM_MEM.READONLY, gpa: args.gpa },
         { ...same, size: same.size + PAGE_SIZE },
         { ...same, hva: { base: same.hva.base, offset: same.hva.offset + PAGE_SIZE } },
         same,
@@ -403,7 +406,7 @@ function freeFileRange(
 
 function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
   const slot = freeSlotId(vmOf(state, vmFd));
-  const backing = random.below(4) > 0 ? freeFileRange(state, vmFd, random) : undefined;
+  const backing = random.below(6) > 0 ? freeFileRange(state, vmFd, random) : undefined;
   const hvaPage = random.below(8);
   const common = { vm: vmFd, slot, hva: chooseHostAddress(random, state, hvaPage), gpa: bytes(chooseSlotGfn(random, vmOf(state, vmFd))) };
   if (backing === undefined) {
@@ -423,6 +426,12 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
   };
 }
 
+/** Most of the time a VM that has guest memory to show. */
+function chooseVmWithFile(random: Random, state: State): Label | undefined {
+  const file = random.below(4) === 0 ? undefined : pickOr(random, [...state.files.values()]);
+  return file && [...state.fds].find(([, open]) => open.kind === 'vm' && open.id === file.vm)?.[0];
+}
+
 /** Right behind another slot now and then, so that ranges run from one slot into the next. */
 function chooseSlotGfn(random: Random, vm: Vm): number {
   const neighbour = random.below(3) === 0 ? pickOr(random, [...vm.slots.values()]) : undefined;
@@ -430,8 +439,21 @@ function chooseSlotGfn(random: Random, vm: Vm): number {
 }
 
 function chooseHostAddress(random: Random, state: State, page: number): Address {
-  const base = random.below(3) === 0 ? pick(random, [...state.mappings.keys(), '']) : ARENA;
-  return { base: state.mappings.has(base) ? base : '', offset: bytes(base === ARENA ? page : random.below(3)) };
+  const arena: Address = { base: ARENA, offset: bytes(page) };
+  switch (random.below(12)) {
+    case 0:
+      return { base: '', offset: bytes(page) };
+    case 1:
+    case 2:
+    case 3:
+    case 4: {
+      // Guest memory that is mapped in the host may back an ordinary slot, too.
+      const base = pickOr(random, [...state.mappings.keys()].filter((label) => label !== ARENA));
+      return base === undefined ? arena : { base, offset: bytes(random.below(3)) };
+    }
+    default:
+      return state.mappings.has(ARENA) ? arena : { base: '', offset: bytes(page) };
+  }
 }
 
 /** A change of a slot that is there: delete it, move it, toggle dirty logging, or set it again as it is. */
@@ -463,6 +485,7 @@ export const slotSet = defineTransition({
   source: 'virt/kvm/kvm_main.c: kvm_set_memory_region()',
   args: domains,
   mayAlso: ['ENOMEM'],
+  builds: true,
   weight: 14,
   guards: [{ descriptor: 'vm', kind: 'vm' }, ...argumentRows, ...slotRows, ...bindRows],
   accepts: [
@@ -504,7 +527,7 @@ export const slotSet = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const vm = chooseFd(random, state, 'vm');
+    const vm = chooseVmWithFile(random, state) ?? chooseFd(random, state, 'vm');
     if (vm === undefined) return undefined;
     const old = pickOr(random, [...vmOf(state, vm).slots.values()]);
     return old !== undefined && random.below(3) === 0 ? drawChange(random, vm, old) : drawRegion(random, state, vm);

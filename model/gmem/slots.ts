@@ -1,5 +1,6 @@
 /** Reading a VM's memory slots. */
 import { PAGE_SIZE, toPages } from '../core/abi.ts';
+import { has } from '../core/ranges.ts';
 import { known, openAs, type Address, type Label, type Slot, type State, type Vm } from '../core/state.ts';
 import { hasPrivateMemory } from './vm-create.ts';
 
@@ -32,12 +33,23 @@ export function overlapsSlot(vm: Vm, except: number, baseGfn: number, pages: num
   return undefined;
 }
 
-/** The page of an inode that a host address lies in, or undefined where nothing is mapped there. */
-export function hostPage(
-  state: State,
-  { base, offset }: Address,
-): { readonly inode: Label; readonly page: number } | undefined {
+/** What lies at a host address. */
+export interface HostPage {
+  readonly mapping: Label;
+  /** Page of the mapping, counted from its start. */
+  readonly mappingPage: number;
+  readonly inode: Label;
+  readonly page: number;
+}
+
+/** Undefined where nothing is mapped. */
+export function hostPage(state: State, { base, offset }: Address): HostPage | undefined {
   const mapping = state.mappings.get(base);
   if (mapping === undefined || offset >= BigInt(mapping.pages) * PAGE_SIZE) return undefined;
-  return { inode: mapping.inode, page: mapping.firstPage + toPages(offset) };
+  const mappingPage = toPages(offset);
+  return { mapping: base, mappingPage, inode: mapping.inode, page: mapping.firstPage + mappingPage };
 }
+
+/** Whether touching the page ends in a hardware error: the page itself is poisoned, or the mapping remembers that it was. */
+export const isHostPoisoned = (state: State, { mapping, mappingPage, inode, page }: HostPage): boolean =>
+  has(known(state.inodes, inode).poisoned, page) || has(known(state.mappings, mapping).poisonEntries, mappingPage);

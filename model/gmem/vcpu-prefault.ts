@@ -33,6 +33,7 @@ const FAULTIN = 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()';
 /** The first page meets the obstacle: nothing was mapped, and its error is the answer. */
 const obstacle = (name: Obstacle, errno: Errno, when: string, source: string): Guard<PreFault> => ({
   id: `vcpu.prefault/${name}`,
+  group: 'fault',
   errno,
   when,
   source,
@@ -42,6 +43,7 @@ const obstacle = (name: Obstacle, errno: Errno, when: string, source: string): G
 
 const silent = (name: Obstacle, unmodelled: string, when: string): Guard<PreFault> => ({
   id: `vcpu.prefault/${name}`,
+  group: 'fault',
   unmodelled,
   when,
   source: FAULTIN,

@@ -17,6 +17,7 @@ export const vmCreate = defineTransition({
   source: 'virt/kvm/kvm_main.c: kvm_dev_ioctl_create_vm()',
   args: { vm: fresh('vm'), dev: fd('device'), type: u64({ boundaries: [...Object.values(VM_TYPE), 31n, 32n, 33n] }) },
   mayAlso: ['ENOMEM', 'EMFILE'],
+  builds: true,
   weight: 6,
   guards: [
     { descriptor: 'dev', kind: 'device' },
@@ -45,8 +46,8 @@ export const vmCreate = defineTransition({
     },
   ],
   draw: ({ random, state, fresh: label }) => {
-    // A third VM teaches little and thins out what happens in the first two.
-    if (state.vms.size >= 2 && random.below(8) > 0) return undefined;
+    // A second VM is for mixing up; a third teaches little and thins out what happens in the others.
+    if (random.below(3 ** Math.min(state.vms.size, 3)) > 0) return undefined;
     const types = Object.values(VM_TYPE).filter((type) => isSupported(state, type));
     return { vm: label('vm'), dev: DEVICE, type: pick(random, types) };
   },

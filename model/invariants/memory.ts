@@ -1,4 +1,4 @@
-import type { Facts, ResidentFact } from '../core/facts.ts';
+import type { Facts, ResidentFact, UserMappingFact } from '../core/facts.ts';
 import { always, hex, type Invariant, type Moment } from './invariant.ts';
 
 /** Runs of frames that hold pages, in rising order of frames, for lookups by frame. */
@@ -67,11 +67,21 @@ function unbalanced({ after }: Moment): string | undefined {
     return `frame ${hex(orphan.frame)} holds no page and is not free: ${orphan.references} references are left`;
   for (const { inode, page, frame, count, references } of after.resident) {
     if (references === undefined) continue;
-    const mapped = after.user.filter((each) => frame >= each.frame && frame + count <= each.frame + each.count).length;
-    if (references !== 1 + mapped)
-      return `page ${hex(page)} of ${inode} has ${references} references; its file and ${mapped} mappings explain ${1 + mapped}`;
+    for (const at of edgesWithin(after.user, frame, count)) {
+      const mapped = after.user.filter((each) => at >= each.frame && at < each.frame + each.count).length;
+      if (references !== 1 + mapped)
+        return `page ${hex(page + at - frame)} of ${inode} has ${references} references; its file and ${mapped} mappings explain ${1 + mapped}`;
+    }
   }
   return undefined;
+}
+
+/** Frames of a run at which the number of mappings may change. */
+function edgesWithin(user: readonly UserMappingFact[], frame: number, count: number): readonly number[] {
+  const edges = [frame];
+  for (const each of user)
+    for (const edge of [each.frame, each.frame + each.count]) if (edge > frame && edge < frame + count) edges.push(edge);
+  return edges;
 }
 
 function remapped({ after }: Moment): string | undefined {

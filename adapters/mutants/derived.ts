@@ -1,0 +1,76 @@
+/**
+ * Wrong implementations made from the rule table: the specification with one row left out, with two neighbouring rows
+ * in the wrong order, or with the rules of another profile. They show whether the generator reaches every row and
+ * whether the oracle notices; they say nothing about whether the rules themselves are true.
+ */
+import { CATALOGUE } from '../../model/catalogue.ts';
+import { DEFAULT_PROFILE, FULL_MACHINE, holdsIn, profileById, PROFILES, type Profile } from '../../model/core/profile.ts';
+import { Specification, type AnyTransition } from '../../model/core/specification.ts';
+import { answerOf, type Args, type Guard } from '../../model/core/transition.ts';
+import { specificationTarget } from '../reference/reference.ts';
+import type { Mutant } from './mutant.ts';
+
+const withRows = (transition: AnyTransition, guards: readonly Guard<Args>[]): readonly AnyTransition[] =>
+  CATALOGUE.map((each) => (each.name === transition.name ? { ...transition, guards } : each));
+
+const isDecided = (guard: Guard<Args>): boolean =>
+  !('unmodelled' in guard) && guard.unreachable?.(FULL_MACHINE) === undefined;
+
+/** The profile in which a command or row is to be tried. */
+const profileFor = (transition: AnyTransition): Profile =>
+  PROFILES.find((profile) => profile.id === DEFAULT_PROFILE && holdsIn(profile, transition.only)) ??
+  (PROFILES.find((profile) => holdsIn(profile, transition.only)) as Profile);
+
+/** Mutants that no program can tell from the specification, and why. */
+const EQUIVALENT: ReadonlyMap<string, string> = new Map([
+  ['swap:guest.store/poisoned:read-only', 'a slot of guest memory is never read-only, so both cannot hold'],
+]);
+
+function derivedFrom(transition: AnyTransition): Mutant[] {
+  const profile = profileFor(transition);
+  const mutant = (id: string, fault: string, guards: readonly Guard<Args>[]): Mutant => ({
+    id,
+    origin: 'derived',
+    fault,
+    profile: profile.id,
+    target: specificationTarget(`mutant:${id}`, withRows(transition, guards)),
+    ...(EQUIVALENT.has(id) && { equivalent: EQUIVALENT.get(id) as string }),
+  });
+  const rows = transition.guards.filter((guard) => holdsIn(profile, guard.only));
+  const mutants: Mutant[] = [];
+  rows.forEach((guard, index) => {
+    if (!isDecided(guard)) return;
+    const dropped = rows.filter((each) => each !== guard);
+    mutants.push(mutant(`drop:${guard.id}`, `does not check whether ${guard.when}`, dropped));
+    const next = rows[index + 1];
+    if (next === undefined || !isDecided(next) || answerOf(next) === answerOf(guard)) return;
+    if (guard.group !== undefined && guard.group === next.group) return;
+    const swapped = rows.map((each) => (each === guard ? next : each === next ? guard : each));
+    const id = `swap:${guard.id}:${next.id.slice(next.id.indexOf('/') + 1)}`;
+    mutants.push(mutant(id, `checks whether ${next.when} before whether ${guard.when}`, swapped));
+  });
+  return mutants;
+}
+
+const rulesText = (profile: Profile): string =>
+  JSON.stringify(new Specification({ profile, machine: FULL_MACHINE }, CATALOGUE).rules().map((rule) => [rule.id, rule.result]));
+
+/** A kernel of one release that is taken for another. */
+function confusedProfiles(): Mutant[] {
+  return PROFILES.flatMap((expected) =>
+    PROFILES.filter(
+      (real) => real.features.length === 0 && expected.features.length === 0 && rulesText(real) !== rulesText(expected),
+    ).map((real): Mutant => {
+      const id = `profile:${expected.id}-behaves-as-${real.id}`;
+      return {
+        id,
+        origin: 'derived',
+        fault: `follows the rules of ${real.id}`,
+        profile: expected.id,
+        target: specificationTarget(`mutant:${id}`, CATALOGUE, FULL_MACHINE, () => profileById(real.id)),
+      };
+    }),
+  );
+}
+
+export const DERIVED: readonly Mutant[] = [...CATALOGUE.flatMap(derivedFrom), ...confusedProfiles()];

@@ -1,0 +1,229 @@
+/** What is true of the simulated machine, in the vocabulary of model/core/facts.ts. Only looks, changes nothing. */
+import type {
+  BindingFact,
+  Facts,
+  FileFact,
+  OrphanFact,
+  ResidentFact,
+  SlotFact,
+  StageTwoFact,
+  UserMappingFact,
+} from '../../model/core/facts.ts';
+import { KVM_MEM } from '../../model/core/abi.ts';
+import { PART } from './kernel.ts';
+import { HWPOISON_ENTRY, type Inode, type MemSlot } from './objects.ts';
+import { RunMap } from './ranges.ts';
+import type { Syscalls } from './syscalls.ts';
+
+const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
+
+/** So many free frames of one run are told; of more, the rest is left out. */
+const LONG_RUN = 256;
+
+/** The facts now, of which the parts that are not stale are those of `before`. */
+export function collectFacts(machine: Syscalls, before: Facts | undefined): Facts {
+  const { stale } = machine;
+  // Frames that are pinned across a command are leaked, and pins are too frequent to mark anything stale.
+  const pinned = machine.pins.size > 0;
+  const { outOfBounds: _, ...old } = before ?? NOTHING;
+  const facts: Mutable<Facts> = { ...old };
+  if ((stale & PART.VMS) !== 0)
+    facts.vms = [...machine.vmList].map(({ label, attributes }) => ({
+      vm: label,
+      private: attributes.all.map(({ start, end }) => [start, end] as const),
+    }));
+  if ((stale & PART.FILES) !== 0) {
+    facts.files = filesOf(machine);
+    facts.inodes = [...machine.inodes].map(({ label, pages }) => ({ inode: label, pages }));
+  }
+  if ((stale & (PART.SLOTS | PART.FILES | PART.VMS)) !== 0) {
+    facts.slots = slotsOf(machine);
+    facts.bindings = bindingsOf(machine);
+  }
+  if ((stale & (PART.RESIDENT | PART.USER)) !== 0 || pinned || facts.orphans?.length !== 0) {
+    facts.resident = residentOf(machine);
+    facts.orphans = orphansOf(machine);
+  }
+  if ((stale & PART.STAGE_TWO) !== 0) facts.stageTwo = stageTwoOf(machine);
+  if ((stale & PART.USER) !== 0) facts.user = userOf(machine);
+  if ((stale & PART.POISONED) !== 0) facts.poisoned = [...machine.poisoned].sort((a, b) => a - b);
+  if ((stale & PART.FREE) !== 0) facts.free = freeOf(machine);
+  if ((stale & PART.EVENTS) !== 0) facts.firstTouches = [...machine.firstTouches];
+  return machine.outOfBounds.length === 0 ? facts : { ...facts, outOfBounds: [...machine.outOfBounds] };
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+const NOTHING: Facts = {
+  vms: [],
+  files: [],
+  inodes: [],
+  slots: [],
+  bindings: [],
+  resident: [],
+  stageTwo: [],
+  user: [],
+  poisoned: [],
+  free: [],
+  orphans: [],
+  firstTouches: [],
+};
+
+function filesOf(machine: Syscalls): FileFact[] {
+  const facts: FileFact[] = [];
+  for (const inode of machine.inodes)
+    for (const file of inode.gmemFiles) facts.push({ file: file.label, vm: file.birthVm, inode: inode.label });
+  return facts;
+}
+
+const fullId = (slot: MemSlot): number => slot.asId * 0x1_0000 + slot.id;
+
+function slotsOf(machine: Syscalls): SlotFact[] {
+  const facts: SlotFact[] = [];
+  for (const kvm of machine.vmList)
+    for (const slots of kvm.memslots)
+      for (const slot of slots.values())
+        facts.push({
+          vm: kvm.label,
+          slot: fullId(slot),
+          baseGfn: slot.baseGfn,
+          pages: slot.npages,
+          gmem: (slot.flags & GUEST_MEMFD) !== 0,
+          file: slot.gmem.file === undefined ? undefined : slot.gmem.birthFile,
+          firstPage: slot.gmem.pgoff,
+        });
+  return facts;
+}
+
+function bindingsOf(machine: Syscalls): BindingFact[] {
+  const live = new Set<MemSlot>();
+  for (const kvm of machine.vmList) for (const slots of kvm.memslots) for (const slot of slots.values()) live.add(slot);
+  const facts: BindingFact[] = [];
+  for (const inode of machine.inodes)
+    for (const file of inode.gmemFiles)
+      for (const { start, end, value } of file.bindings.all) {
+        const slot = machine.slots.at(value);
+        facts.push({ file: file.label, start, end, vm: slot.birthVm, slot: fullId(slot), live: live.has(slot) });
+      }
+  return facts;
+}
+
+/**
+ * Pages in page caches, cut where the number of references changes, and where a mapping of them starts or ends: what
+ * refers to a run refers to the whole of it.
+ */
+function residentOf(machine: Syscalls): ResidentFact[] {
+  const facts: ResidentFact[] = [];
+  for (const inode of machine.inodes) {
+    let last: { -readonly [K in keyof ResidentFact]: ResidentFact[K] } | undefined;
+    let cuts: ReadonlySet<number> | undefined;
+    for (const { start, end, value } of inode.pageCache.all) {
+      for (const run of countReferences(machine, start + value.delta, end + value.delta)) {
+        const { references } = run;
+        if (references > 1) cuts ??= mappingEdges(inode);
+        for (const piece of cut(run, references > 1 ? cuts : undefined)) {
+          const count = piece.end - piece.start;
+          const page = piece.start - value.delta;
+          const follows = last !== undefined && last.page + last.count === page && cuts?.has(piece.start) !== true;
+          if (last?.references === references && last.frame + last.count === piece.start && follows)
+            last.count += count;
+          else facts.push((last = { inode: inode.label, page, frame: piece.start, count, references }));
+        }
+      }
+    }
+  }
+  return facts;
+}
+
+/** Frames with which a run of user page-table entries starts, or that follow one. */
+function mappingEdges(inode: Inode): ReadonlySet<number> {
+  const edges = new Set<number>();
+  for (const { ptes } of inode.mappings)
+    for (const { start, end, value } of ptes.all)
+      if (value !== HWPOISON_ENTRY) edges.add(start + value).add(end + value);
+  return edges;
+}
+
+function cut(run: CountedFrames, edges: ReadonlySet<number> | undefined): readonly Omit<CountedFrames, 'references'>[] {
+  if (edges === undefined || run.end - run.start === 1) return [run];
+  const within = [...edges].filter((edge) => edge > run.start && edge < run.end).sort((a, b) => a - b);
+  return [run.start, ...within].map((start, index) => ({ start, end: within[index] ?? run.end }));
+}
+
+interface CountedFrames {
+  readonly start: number;
+  readonly end: number;
+  readonly references: number;
+}
+
+function countReferences(machine: Syscalls, start: number, end: number): CountedFrames[] {
+  const counted: CountedFrames[] = [];
+  const add = (from: number, to: number, references: number): void => {
+    let at = from;
+    for (const [frame, pins] of pinsWithin(machine, from, to)) {
+      if (frame > at) counted.push({ start: at, end: frame, references });
+      counted.push({ start: frame, end: frame + 1, references: references + pins });
+      at = frame + 1;
+    }
+    if (at < to) counted.push({ start: at, end: to, references });
+  };
+  for (const run of machine.references.slice(start, end)) add(run.start, run.end, run.value);
+  for (const gap of machine.references.gaps(start, end)) add(gap.start, gap.end, 0);
+  return counted.sort((a, b) => a.start - b.start);
+}
+
+const pinsWithin = (machine: Syscalls, start: number, end: number): (readonly [number, number])[] =>
+  [...machine.pins].filter(([frame]) => frame >= start && frame < end).sort(([a], [b]) => a - b);
+
+/** Frames that are referred to although no page cache has them. They are searched for only where the totals differ. */
+function orphansOf(machine: Syscalls): OrphanFact[] {
+  if (machine.referenced === machine.resident && machine.pins.size === 0) return [];
+  const cached = new RunMap<true>();
+  for (const { pageCache } of machine.inodes)
+    for (const { start, end, value } of pageCache.all) cached.set(start + value.delta, end + value.delta, true);
+  const orphans: OrphanFact[] = [];
+  for (const { start, end } of machine.references.all)
+    for (const gap of cached.gaps(start, end))
+      for (const run of countReferences(machine, gap.start, gap.end))
+        for (let frame = run.start; frame < run.end; frame++) orphans.push({ frame, references: run.references });
+  for (const [frame, references] of machine.pins)
+    if (machine.references.get(frame) === undefined && cached.get(frame) === undefined)
+      orphans.push({ frame, references });
+  return orphans;
+}
+
+function stageTwoOf(machine: Syscalls): StageTwoFact[] {
+  const facts: StageTwoFact[] = [];
+  for (const { label, roots } of machine.vmList)
+    for (const root of roots) {
+      let last: { -readonly [K in keyof StageTwoFact]: StageTwoFact[K] } | undefined;
+      for (const { start, end, value } of root.all) {
+        const frame = start + value.delta;
+        if (
+          last !== undefined &&
+          last.gfn + last.count === start &&
+          last.frame + last.count === frame &&
+          last.private === value.private
+        )
+          last.count += end - start;
+        else facts.push((last = { vm: label, gfn: start, frame, count: end - start, private: value.private }));
+      }
+    }
+  return facts;
+}
+
+function userOf(machine: Syscalls): UserMappingFact[] {
+  const facts: UserMappingFact[] = [];
+  for (const { label, ptes } of machine.vmas.values())
+    for (const { start, end, value } of ptes.all)
+      if (value !== HWPOISON_ENTRY)
+        facts.push({ mapping: label, page: start, frame: start + value, count: end - start });
+  return facts;
+}
+
+function freeOf(machine: Syscalls): number[] {
+  const frames: number[] = [];
+  for (const { frame, count } of machine.freeRuns)
+    for (let at = 0; at < Math.min(count, LONG_RUN); at++) frames.push(frame + at);
+  return frames;
+}

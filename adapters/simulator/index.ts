@@ -1,0 +1,57 @@
+/** The simulator behind the adapter contract, and the way to put a machine derived from it there. */
+import { VM_TYPE } from '../../model/core/abi.ts';
+import type { Observation } from '../../model/core/outcome.ts';
+import type { Config, Machine } from '../../model/core/profile.ts';
+import type { AnyCommand } from '../../model/core/specification.ts';
+import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
+import { SimulatorMachine } from './machine.ts';
+
+export { SimulatorMachine } from './machine.ts';
+
+/** What the simulated host offers: everything that the simulator knows how to do. */
+export const SIMULATED_MACHINE: Machine = {
+  vmTypes: (1n << VM_TYPE.DEFAULT) | (1n << VM_TYPE.SW_PROTECTED),
+  memoryAttributes: true,
+  twoDimensionalPaging: true,
+  addressSpaces: 2,
+  guestPhysicalBits: 52,
+  userTop: 0x7fff_ffff_f000n,
+  maxVcpuIds: 4096n,
+};
+
+function runCommand(machine: SimulatorMachine, command: AnyCommand): Observed | string {
+  try {
+    return { outcome: machine.run(command), facts: machine.facts() };
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+function* observe(machine: SimulatorMachine, program: readonly AnyCommand[]): Generator<Observed> {
+  for (const command of program) {
+    const observed = runCommand(machine, command);
+    if (typeof observed === 'string') {
+      const outcome: Observation = { kind: 'crash', message: observed };
+      yield { outcome };
+      return;
+    }
+    yield observed;
+  }
+}
+
+/** A target whose programs each run on a fresh machine made by `create`. */
+export function machineTarget(
+  name: string,
+  create: (config: Config) => SimulatorMachine,
+  machine: Machine = SIMULATED_MACHINE,
+): Target {
+  return {
+    name,
+    machine,
+    capabilities: new Set(ALL_CAPABILITIES),
+    execute: (program, profile) => observe(create({ profile, machine }), program),
+  };
+}
+
+export const simulatorTarget = (machine?: Machine): Target =>
+  machineTarget('simulator', (config) => new SimulatorMachine(config), machine);

@@ -1,0 +1,174 @@
+/** The simulated host machine: commands, descriptors, and what is told about them. */
+import type { Facts } from '../../model/core/facts.ts';
+import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
+import type { Config } from '../../model/core/profile.ts';
+import type { AnyCommand } from '../../model/core/specification.ts';
+import type { Address, Label } from '../../model/core/state.ts';
+import type { MemoryAttributes } from './attributes.ts';
+import type { PreFaultMemory } from './faults.ts';
+import { collectFacts } from './facts.ts';
+import { PART } from './kernel.ts';
+import type { File, FileKind, Kvm, PlainFile, Vcpu } from './objects.ts';
+import { Syscalls, type FileOperation, type Sharing, type StatField } from './syscalls.ts';
+
+const DEVICE = 'kvm';
+const OTHER = 'null';
+
+const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
+
+export class SimulatorMachine extends Syscalls {
+  private known: Facts | undefined;
+
+  constructor(config: Config) {
+    super(config);
+    for (const [label, kind] of [
+      [DEVICE, 'device'],
+      [OTHER, 'other'],
+    ] as const)
+      this.fdInstall(
+        label,
+        this.files.allocate<PlainFile>((address) => ({ address, kind, label, count: 1 })),
+      );
+  }
+
+  /** Executes one command. What is thrown is a crash of the machine. */
+  run(command: AnyCommand): Outcome {
+    const handler = HANDLERS[command.name];
+    if (handler === undefined) throw new Error(`the simulator has no command '${command.name}'`);
+    if (this.firstTouches.length > 0 || this.outOfBounds.length > 0) {
+      this.firstTouches.length = 0;
+      this.outOfBounds.length = 0;
+      this.stale |= PART.EVENTS;
+    }
+    return handler(this, command.args as never);
+  }
+
+  /** The same object as before where nothing has changed. */
+  facts(): Facts {
+    if (this.known === undefined || this.stale !== 0) {
+      this.known = collectFacts(this, this.known);
+      this.stale = 0;
+    }
+    return this.known;
+  }
+
+  /** Calls `run` with the file behind a descriptor, and holds a reference to it meanwhile. */
+  withFile(fd: Label, run: (file: File) => Outcome): Outcome {
+    const file = this.fget(fd);
+    if (file === undefined) return fails('EBADF');
+    const outcome = run(file);
+    this.fput(file);
+    return outcome;
+  }
+
+  withVm(fd: Label, run: (kvm: Kvm) => Outcome): Outcome {
+    return this.withFile(fd, (file) => (file.kind === 'vm' ? run(this.kvms.at(file.kvm)) : fails('ENOTTY')));
+  }
+
+  withVcpu(fd: Label, run: (vcpu: Vcpu) => Outcome): Outcome {
+    return this.withFile(fd, (file) => (file.kind === 'vcpu' ? run(file.vcpu) : fails('ENOTTY')));
+  }
+
+  withKind(fd: Label, kind: FileKind, run: () => Outcome): Outcome {
+    return this.withFile(fd, (file) => (file.kind === kind ? run() : fails('ENOTTY')));
+  }
+
+  /** Gives a new file its descriptor. */
+  install(label: Label, file: File | Errno): Outcome {
+    if (typeof file === 'string') return fails(file);
+    this.fdInstall(label, file);
+    return ok();
+  }
+}
+
+interface SlotSet {
+  readonly vm: Label;
+  readonly api: 'v1' | 'v2';
+  readonly slot: bigint;
+  readonly flags: bigint;
+  readonly gpa: bigint;
+  readonly size: bigint;
+  readonly hva: Address;
+  readonly gmem: Label;
+  readonly offset: bigint;
+}
+
+type Handler = (machine: SimulatorMachine, args: never) => Outcome;
+
+const HANDLERS: Readonly<Record<string, Handler>> = {
+  'vm.create': (machine, { vm, dev, type }: { vm: Label; dev: Label; type: bigint }) =>
+    machine.withKind(dev, 'device', () => machine.install(vm, machine.kvmDevIoctlCreateVm(vm, type))),
+  'vcpu.create': (machine, args: { vcpu: Label; vm: Label; id: bigint }) =>
+    machine.withVm(args.vm, (kvm) => machine.install(args.vcpu, machine.kvmVmIoctlCreateVcpu(kvm, args.vcpu, args.id))),
+  'fd.dup': (machine, args: { as: Label; fd: Label }) =>
+    machine.withFile(args.fd, (file) => {
+      file.count++;
+      return machine.install(args.as, file);
+    }),
+  'fd.close': (machine, { fd }: { fd: Label }) => (machine.closeFd(fd) ? ok() : fails('EBADF')),
+  'cap.check': (machine, { fd, cap }: { fd: Label; cap: bigint }) =>
+    machine.withFile(fd, (file) => {
+      if (file.kind === 'device') return ok(machine.kvmCheckExtension(undefined, cap));
+      return file.kind === 'vm' ? ok(machine.kvmCheckExtension(machine.kvms.at(file.kvm), cap)) : fails('ENOTTY');
+    }),
+  'gmem.create': (machine, args: { file: Label; vm: Label; size: bigint; flags: bigint }) =>
+    machine.withVm(args.vm, (kvm) =>
+      machine.install(args.file, machine.kvmGmemCreate(kvm, args.file, args.size, args.flags)),
+    ),
+  'gmem.link': (machine, args: { file: Label; vm: Label; from: Label; flags: bigint }) =>
+    machine.withVm(args.vm, (kvm) => {
+      if (!machine.config.profile.features.includes('gmem-link')) return fails('ENOTTY');
+      return machine.install(args.file, machine.kvmGmemLink(kvm, args.file, args.from, args.flags));
+    }),
+  'slot.set': (machine, args: SlotSet) =>
+    machine.withVm(args.vm, (kvm) => {
+      const region = {
+        slot: args.slot,
+        flags: args.flags,
+        guestPhysAddr: args.gpa,
+        memorySize: args.size,
+        userspaceAddr: machine.resolve(args.hva),
+        guestMemfd: args.gmem,
+        guestMemfdOffset: args.offset,
+      };
+      return outcomeOf(machine.kvmVmIoctlSetMemoryRegion(kvm, region, args.api));
+    }),
+  'gmem.fallocate': (machine, args: { fd: Label; mode: bigint; offset: bigint; length: bigint }) =>
+    machine.withFile(args.fd, (file) => outcomeOf(machine.vfsFallocate(file, args.mode, args.offset, args.length))),
+  'file.io': (machine, { fd, op, offset }: { fd: Label; op: FileOperation; offset: bigint }) =>
+    machine.fileIo(fd, op, offset),
+  'file.truncate': (machine, { fd, size }: { fd: Label; size: bigint }) => fails(machine.ftruncate(fd, size)),
+  'file.stat': (machine, { fd, field }: { fd: Label; field: StatField }) =>
+    machine.withFile(fd, (file) => ok(machine.fstat(file, field))),
+  'mem.map': (machine, args: { mapping: Label; fd: Label; length: bigint; offset: bigint; sharing: Sharing }) =>
+    outcomeOf(machine.mmap(args.mapping, args.fd, args.length, args.offset, args.sharing)),
+  'mem.unmap': (machine, { mapping }: { mapping: Label }) => {
+    machine.munmapLabel(mapping);
+    return ok();
+  },
+  'host.load': (machine, { mapping, offset }: { mapping: Label; offset: bigint }) =>
+    machine.accessUser(mapping, offset, undefined),
+  'host.store': (machine, args: { mapping: Label; offset: bigint; value: bigint }) =>
+    machine.accessUser(args.mapping, args.offset, args.value),
+  'attributes.set': (machine, args: MemoryAttributes & { vm: Label }) =>
+    machine.withVm(args.vm, (kvm) => {
+      if (!machine.config.machine.memoryAttributes) return fails('ENOTTY');
+      return outcomeOf(machine.kvmVmIoctlSetMemAttributes(kvm, args));
+    }),
+  'vcpu.prefault': (machine, args: PreFaultMemory & { vcpu: Label }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmVcpuPreFaultMemory(vcpu, args)),
+  'guest.load': (machine, args: { vcpu: Label; gpa: bigint }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmRun(vcpu, args.gpa, undefined)),
+  'guest.store': (machine, args: { vcpu: Label; gpa: bigint; value: bigint }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmRun(vcpu, args.gpa, args.value)),
+  'memory.fail': (machine, { fd, page }: { fd: Label; page: bigint }) =>
+    machine.withFile(fd, (file) => {
+      if (file.kind !== 'gmem') return fails('ENOTTY');
+      machine.memoryFailure(file.inode, Number(page));
+      return ok();
+    }),
+  'fault.slab': (machine, { skip }: { skip: bigint }) => {
+    machine.failSlab(Number(skip));
+    return ok();
+  },
+};

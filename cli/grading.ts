@@ -1,0 +1,26 @@
+/** Holding the kit against implementations that are known to be wrong. */
+import type { Mutant } from '../adapters/mutants/index.ts';
+import type { CampaignOptions } from '../conformance/campaign.ts';
+import { grade } from '../conformance/grade.ts';
+import { gradeOf, type MutantGrade } from '../report/grades.ts';
+import { specify } from './options.ts';
+import { showProgress } from './output.ts';
+
+/** Every mutant is tried in the profile in which its fault shows. */
+export async function gradeMutants(
+  mutants: readonly Mutant[],
+  options: CampaignOptions,
+): Promise<readonly MutantGrade[]> {
+  const progress = showProgress('mutants', mutants.length);
+  const grades: MutantGrade[] = [];
+  try {
+    for (const mutant of mutants) {
+      const specification = specify(mutant.profile, mutant.target.machine);
+      grades.push(gradeOf(mutant, await grade(specification, mutant.target, options), specification));
+      progress.update(grades.length);
+    }
+  } finally {
+    progress.stop();
+  }
+  return grades;
+}

@@ -1,0 +1,63 @@
+/** Programs that the caller hands in: as a file, on standard input, or as a replay token. */
+import { readFileSync } from 'node:fs';
+import { decodeToken, isToken } from '../conformance/token.ts';
+import { headerOf, parseProgram, ProgramError, type Program } from '../model/core/program.ts';
+import { fileTrouble, UsageError } from './errors.ts';
+import { subjectOf, type Subject, type SubjectOptions } from './options.ts';
+
+interface Input extends SubjectOptions {
+  /** As messages name it. */
+  readonly name: string;
+  readonly text: string;
+  /** The model that judged the program when it was recorded. */
+  readonly modelHash?: string;
+}
+
+export interface Loaded extends Subject {
+  readonly program: Program;
+  readonly modelHash?: string;
+}
+
+/** Options win over what the program says of itself. */
+export function loadProgram(argument: string, options: SubjectOptions): Loaded {
+  const input = readInput(argument);
+  const subject = subjectOf({ target: options.target ?? input.target, profile: options.profile ?? input.profile });
+  try {
+    const { program } = parseProgram(subject.specification, input.text);
+    if (program.length === 0) throw new UsageError(`${input.name}: there is no command in it`);
+    return { ...subject, program, ...(input.modelHash === undefined ? {} : { modelHash: input.modelHash }) };
+  } catch (error) {
+    throw error instanceof ProgramError ? new UsageError(`${input.name}:${error.line}: ${error.message}`) : error;
+  }
+}
+
+function readInput(argument: string): Input {
+  if (isToken(argument)) return fromToken(argument);
+  const name = argument === '-' ? 'standard input' : argument;
+  const text = readText(argument, name);
+  return isToken(text.trim()) ? fromToken(text.trim()) : { name, text, ...subjectIn(text) };
+}
+
+function readText(argument: string, name: string): string {
+  try {
+    return readFileSync(argument === '-' ? 0 : argument, 'utf8');
+  } catch (error) {
+    throw new UsageError(
+      `cannot read '${name}': ${fileTrouble(error)}; give a program file, - for standard input, or a token (gmc1.…)`,
+    );
+  }
+}
+
+function subjectIn(text: string): SubjectOptions {
+  const { profile, target } = headerOf(text);
+  return { profile, target };
+}
+
+function fromToken(token: string): Input {
+  try {
+    const { program, profile, target, modelHash } = decodeToken(token);
+    return { name: 'token', text: program, profile, target, modelHash };
+  } catch (error) {
+    throw error instanceof RangeError ? new UsageError(error.message) : error;
+  }
+}

@@ -1,0 +1,72 @@
+import type { Command } from 'commander';
+import { mutantById, MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
+import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { gradesJson, isSurprise, printDetectionPower, printFaults, printGrades } from '../report/grades.ts';
+import { UsageError } from './errors.ts';
+import { gradeMutants } from './grading.ts';
+import { helpWith } from './help.ts';
+import { chooseSeed, maxCommandsOption, runsOption, seedOption } from './options.ts';
+import { assertWritable, COLORS, jsonText, say, writeResult } from './output.ts';
+import { VERSION } from './version.ts';
+
+interface MutantsOptions {
+  readonly list?: true;
+  readonly seed?: number;
+  readonly runs: number;
+  readonly maxCommands: number;
+  readonly only?: string;
+  readonly json?: string;
+}
+
+const STATUS = `
+Exit status:
+  0  every mutant was killed, but for those that are marked equivalent
+  1  another one survived, or an equivalent one was killed
+  2  bad usage
+  4  a defect of the kit itself`;
+
+export const addMutants = (program: Command): Command =>
+  program
+    .command('mutants')
+    .summary('grade the kit itself on implementations that are known to be wrong')
+    .description(
+      'Tries the kit on implementations that are wrong in one known way each. A mutant is killed when a program shows\n' +
+        'the fault; the table says how many programs that took, and how short the program is when shrunk.',
+    )
+    .option('--list', 'only name the mutants and their faults')
+    .addOption(seedOption())
+    .addOption(runsOption())
+    .addOption(maxCommandsOption())
+    .option('--only <id>', 'try this mutant alone')
+    .option('--json <file>', 'write the table there as well, with the programs')
+    .addHelpText(
+      'after',
+      helpWith(['mutants --list', 'mutants --seed 1 --json mutants.json', 'mutants --only ID'], STATUS),
+    )
+    .action(async (options: MutantsOptions) => {
+      process.exitCode = await mutants(options);
+    });
+
+async function mutants({ list, json, only, runs, maxCommands, ...options }: MutantsOptions): Promise<number> {
+  assertWritable(json);
+  const chosen = choose(only);
+  if (list === true) {
+    say(printFaults(chosen));
+    return EXIT_STATUS.conforms;
+  }
+  const seed = chooseSeed(options.seed);
+  const grades = await gradeMutants(chosen, { seed, runs, maxCommands });
+  writeResult(json, jsonText(gradesJson(grades, { version: VERSION, seed, runs })));
+  say(`seed ${seed}, at most ${runs} programs for each mutant\n`);
+  say(printGrades(grades, COLORS));
+  say(`\n${printDetectionPower(grades, COLORS)}`);
+  return grades.some(isSurprise) ? EXIT_STATUS.diverges : EXIT_STATUS.conforms;
+}
+
+function choose(only: string | undefined): readonly Mutant[] {
+  if (only === undefined) return MUTANTS;
+  const mutant = mutantById(only.replace(/^mutant:/, ''));
+  if (mutant === undefined)
+    throw new UsageError(`unknown mutant '${only}'; \`gmem-conformance mutants --list\` names them`);
+  return [mutant];
+}

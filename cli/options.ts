@@ -1,0 +1,91 @@
+/** What several subcommands take, and how it is read. */
+import { InvalidArgumentError, Option } from 'commander';
+import { randomInt } from 'node:crypto';
+import type { Target } from '../adapters/adapter.ts';
+import { mutantById } from '../adapters/mutants/index.ts';
+import { targetByName, TARGETS } from '../adapters/targets.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
+import { Specification } from '../model/core/specification.ts';
+import { UnavailableError, UsageError } from './errors.ts';
+
+export const DEFAULT_TARGET = 'simulator';
+
+const MIN_SEED = -(2 ** 31);
+const MAX_SEED = 2 ** 32 - 1;
+
+function wholeNumber(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = /^-?\d+$/.test(text) ? Number(text) : NaN;
+    if (value >= min && value <= max) return value;
+    throw new InvalidArgumentError(`Write a whole number from ${min} to ${max}.`);
+  };
+}
+
+export const seedOption = (): Option =>
+  new Option(
+    '--seed <number>',
+    'where chance starts; the same seed gives the same run (default: $GMEM_SEED or random)',
+  ).argParser(wholeNumber(MIN_SEED, MAX_SEED));
+
+export const runsOption = (): Option =>
+  new Option('--runs <number>', 'programs to run').argParser(wholeNumber(1, 1_000_000_000)).default(4000);
+
+export const maxCommandsOption = (): Option =>
+  new Option('--max-commands <number>', 'commands in a program at most').argParser(wholeNumber(1, 10_000)).default(40);
+
+export const targetOption = (fallback: string): Option =>
+  new Option('--target <name>', `what to test; see \`gmem-conformance targets\` (default: ${fallback})`);
+
+export const profileOption = (fallback = DEFAULT_PROFILE): Option =>
+  new Option('--profile <name>', `whose rules hold (default: ${fallback}; for a mutant, the one that shows its fault)`);
+
+/** The seed that was asked for, or one from chance. */
+export function chooseSeed(option: number | undefined): number {
+  if (option !== undefined) return option;
+  const text = process.env['GMEM_SEED'] ?? '';
+  if (text === '') return randomInt(MAX_SEED + 1);
+  try {
+    return wholeNumber(MIN_SEED, MAX_SEED)(text);
+  } catch {
+    throw new UsageError(`GMEM_SEED is '${text}': write a whole number from ${MIN_SEED} to ${MAX_SEED}`);
+  }
+}
+
+export function openTarget(name: string): Target {
+  try {
+    return targetByName(name);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    const isListed = TARGETS.some((entry) => entry.name === name);
+    throw isListed
+      ? new UnavailableError(`target '${name}' is not available: ${error.message}`)
+      : new UsageError(error.message);
+  }
+}
+
+/** The rules of a profile on a machine. */
+export function specify(profile: string, machine: Machine = FULL_MACHINE): Specification {
+  try {
+    return new Specification({ profile: profileById(profile), machine }, CATALOGUE);
+  } catch (error) {
+    throw error instanceof RangeError ? new UsageError(error.message) : error;
+  }
+}
+
+export interface Subject {
+  readonly target: Target;
+  readonly specification: Specification;
+}
+
+/** The target, and the rules that it is held against. */
+export function subjectOf({ target: name = DEFAULT_TARGET, profile }: SubjectOptions): Subject {
+  const target = openTarget(name);
+  const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? DEFAULT_PROFILE;
+  return { target, specification: specify(profile ?? usual, target.machine) };
+}
+
+export interface SubjectOptions {
+  readonly target?: string | undefined;
+  readonly profile?: string | undefined;
+}

@@ -1,0 +1,59 @@
+/** Where results go: the terminal and files. */
+import { SingleBar } from 'cli-progress';
+import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { colorsIf } from '../report/colors.ts';
+import { fileTrouble, UsageError } from './errors.ts';
+
+const { NO_COLOR = '', TERM } = process.env;
+
+export const COLORS = colorsIf(process.stdout.isTTY && NO_COLOR === '' && TERM !== 'dumb');
+
+export const say = (text: string): void => {
+  process.stdout.write(`${text}\n`);
+};
+
+/** Asked before the work begins, so that no result is lost to a mistyped path. */
+export function assertWritable(file: string | undefined): void {
+  if (file === undefined) return;
+  try {
+    if (!existsSync(file)) accessSync(dirname(file), constants.W_OK | constants.X_OK);
+    else if (statSync(file).isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' });
+    else accessSync(file, constants.W_OK);
+  } catch (error) {
+    throw new UsageError(`cannot write '${file}': ${fileTrouble(error)}`);
+  }
+}
+
+/** Writes the file; where that fails after all, the text goes to the terminal. */
+export function writeResult(file: string | undefined, text: string): void {
+  if (file === undefined) return;
+  try {
+    writeFileSync(file, text);
+  } catch (error) {
+    say(text);
+    throw new UsageError(`cannot write '${file}': ${fileTrouble(error)}; its content stands above`);
+  }
+}
+
+export const jsonText = (value: unknown): string => `${JSON.stringify(value, null, 2)}\n`;
+
+export interface Progress {
+  update(done: number): void;
+  stop(): void;
+}
+
+/** A bar on standard error, where that is a terminal. */
+export function showProgress(what: string, total: number): Progress {
+  const bar = new SingleBar({
+    format: `${what} {bar} {value} of {total}, {eta_formatted} left`,
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+  });
+  if (process.stderr.isTTY) bar.start(total, 0);
+  return {
+    update: (done) => bar.update(done),
+    stop: () => bar.stop(),
+  };
+}

@@ -1,0 +1,37 @@
+import type { Command } from 'commander';
+import { modelHash } from '../conformance/model-hash.ts';
+import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { printReplay } from '../report/replay.ts';
+import { printSubject } from '../report/terminal.ts';
+import { helpWith } from './help.ts';
+import { loadProgram } from './input.ts';
+import { DEFAULT_TARGET, profileOption, targetOption, type SubjectOptions } from './options.ts';
+import { COLORS, say } from './output.ts';
+import { runStepwise } from './witness.ts';
+
+export const addReplay = (program: Command): Command =>
+  program
+    .command('replay')
+    .summary('run one program and show every step')
+    .description(
+      'Runs one program and shows for every command the rule that decides it, what it allows, and what the target did.\n' +
+        'A program is text, one command a line; lines `# target: NAME` and `# profile: NAME` at its top are heeded.',
+    )
+    .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')
+    .addOption(targetOption(`the program's own, or ${DEFAULT_TARGET}`))
+    .addOption(profileOption("the program's own"))
+    .addHelpText('after', helpWith(['replay found.gmem', 'replay gmc1.… --target simulator']))
+    .action(async (argument: string, options: SubjectOptions) => {
+      process.exitCode = await replay(argument, options);
+    });
+
+async function replay(argument: string, options: SubjectOptions): Promise<number> {
+  const loaded = loadProgram(argument, options);
+  const { specification, target, program, modelHash: recorded } = loaded;
+  say(
+    `${printSubject({ target: target.name, profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
+  );
+  const { verdict, steps } = await runStepwise(loaded, program);
+  say(printReplay({ specification, program, verdict, steps }, COLORS));
+  return EXIT_STATUS[verdict.kind];
+}

@@ -1,0 +1,103 @@
+import type { Command } from 'commander';
+import { MUTANTS } from '../adapters/mutants/index.ts';
+import { runCampaign, type Campaign, type CampaignOptions } from '../conformance/campaign.ts';
+import { modelHash } from '../conformance/model-hash.ts';
+import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { printDetectionPower } from '../report/grades.ts';
+import { reportOf } from '../report/json.ts';
+import { printReport, printSubject } from '../report/terminal.ts';
+import { field } from '../report/text.ts';
+import { gradeMutants } from './grading.ts';
+import { helpWith } from './help.ts';
+import {
+  chooseSeed,
+  DEFAULT_TARGET,
+  maxCommandsOption,
+  profileOption,
+  runsOption,
+  seedOption,
+  subjectOf,
+  targetOption,
+  type Subject,
+} from './options.ts';
+import { assertWritable, COLORS, jsonText, say, showProgress, writeResult } from './output.ts';
+import { VERSION } from './version.ts';
+import { showFailure } from './witness.ts';
+
+interface RunOptions {
+  readonly target?: string;
+  readonly profile?: string;
+  readonly runs: number;
+  readonly seed?: number;
+  readonly maxCommands: number;
+  readonly json?: string;
+  readonly grade?: true;
+}
+
+/** Programs per mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many as one likes. */
+const GRADE_RUNS = 400;
+
+export const addRun = (program: Command): Command =>
+  program
+    .command('run')
+    .summary('run random programs on a target and compare it with the specification')
+    .description(
+      'Runs random programs on a target and compares every observation with what the specification allows. Shows\n' +
+        'which rules were exercised and which invariants held, and on a disagreement the shortest program for it.',
+    )
+    .addOption(targetOption(DEFAULT_TARGET))
+    .addOption(profileOption())
+    .addOption(runsOption())
+    .addOption(seedOption())
+    .addOption(maxCommandsOption())
+    .option('--json <file>', 'write the report there as well (docs/report.schema.json describes it)')
+    .option('--grade', 'afterwards try the same seed on every known wrong implementation; the exit status ignores it')
+    .addHelpText(
+      'after',
+      helpWith(['run', 'run --target mutant:ID --seed 42', 'run --profile linux-6.18 --runs 20000 --json report.json']),
+    )
+    .action(async (options: RunOptions) => {
+      process.exitCode = await run(options);
+    });
+
+async function run(options: RunOptions): Promise<number> {
+  assertWritable(options.json);
+  const subject = subjectOf(options);
+  const seed = chooseSeed(options.seed);
+  const { target, specification } = subject;
+  const profile = specification.config.profile.id;
+  say(printSubject({ target: target.name, profile, modelHash: modelHash() }));
+  // Before the run, so that one that never ends can be repeated too.
+  say(field('seed', `${seed}`));
+  const campaign = await runShown(subject, { seed, runs: options.runs, maxCommands: options.maxCommands });
+  const report = reportOf(campaign, { specification, target, seed, version: VERSION });
+  writeResult(options.json, jsonText(report));
+  say(printReport(report, specification, COLORS));
+  if (campaign.failure !== undefined) {
+    say('');
+    await showFailure(subject, campaign.failure);
+  }
+  if (options.grade === true) await showGrade(seed, options.maxCommands);
+  return EXIT_STATUS[campaign.verdict];
+}
+
+async function runShown({ specification, target }: Subject, options: CampaignOptions): Promise<Campaign> {
+  const progress = showProgress('programs', options.runs);
+  try {
+    return await runCampaign(specification, target, {
+      ...options,
+      onProgram: (programs) => progress.update(programs),
+      onDivergence: () => {
+        progress.stop();
+        if (process.stderr.isTTY) process.stderr.write('shrinking\n');
+      },
+    });
+  } finally {
+    progress.stop();
+  }
+}
+
+async function showGrade(seed: number, maxCommands: number): Promise<void> {
+  const grades = await gradeMutants(MUTANTS, { seed, runs: GRADE_RUNS, maxCommands, shrinkBudget: 0 });
+  say(`\n${printDetectionPower(grades, COLORS)}`);
+}

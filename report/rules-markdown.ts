@@ -1,0 +1,87 @@
+/** `docs/rules.md`: every rule of every profile, from the rows that the oracle itself uses. */
+import { CAPABILITIES } from '../adapters/adapter.ts';
+import { SECRECY } from '../conformance/secret.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { FULL_MACHINE, printCondition, PROFILES } from '../model/core/profile.ts';
+import { argumentsOf, rulesOf, type AnyTransition, type Rule } from '../model/core/specification.ts';
+import { INVARIANTS } from '../model/invariants/index.ts';
+
+const HEADER = `# Rules
+
+<!-- Generated from model/ by \`npm run docs\`. Change the rows there, not this file. -->
+
+Every command of the specification with its rules. The rules of a command are tried from top to bottom, and the first
+whose condition holds decides. A rule without an entry under "holds" belongs to every profile; a rule that stands in
+several places or with several results has one row for each.
+`;
+
+const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
+
+function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
+  return [line(heading), line(heading.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+const code = (text: string): string => `\`${text}\``;
+
+/** What the rule answers; an error or a short answer is set as code, a sentence as text. */
+const result = ({ kind, result: text }: Rule): string => (kind === 'unmodelled' ? `unmodelled: ${text}` : code(text));
+
+const ruleRow = (rule: Rule): readonly string[] => [
+  code(rule.id),
+  rule.when,
+  result(rule),
+  rule.condition,
+  rule.source,
+];
+
+function environment({ mayAlso, mayLeavePrefix }: AnyTransition): string | undefined {
+  if (mayAlso.length === 0) return undefined;
+  const errors = mayAlso.map(code).join(', ');
+  return mayLeavePrefix === true
+    ? `May also fail with ${errors} at any time, and then leaves what it has done so far.`
+    : `May also fail with ${errors} at any time, and then changes nothing.`;
+}
+
+function section(transition: AnyTransition): string {
+  const { name, summary, source, requires } = transition;
+  const condition = printCondition(transition.only);
+  const parts = [
+    `### ${code(name)}`,
+    summary,
+    `Source: ${source}.`,
+    condition === '' ? undefined : `Holds: ${condition}.`,
+    requires === undefined ? undefined : `Needs a target that ${CAPABILITIES[requires]} (${code(requires)}).`,
+    environment(transition),
+    table(
+      ['argument', 'values'],
+      argumentsOf(transition).map(([argument, { describe }]) => [code(argument), describe]),
+    ),
+    table(['rule', 'when', 'result', 'holds', 'source'], rulesOf(transition, FULL_MACHINE).map(ruleRow)),
+  ];
+  return parts.filter((part) => part !== undefined).join('\n\n');
+}
+
+const profiles = (): string =>
+  table(
+    ['profile', 'what it is', 'read from'],
+    PROFILES.map(({ id, title, source }) => [code(id), title, source]),
+  );
+
+const invariants = (): string =>
+  table(
+    ['invariant', 'sentence', 'source'],
+    [...INVARIANTS, SECRECY].map(({ id, sentence, source }) => [code(id), sentence, source]),
+  );
+
+export const rulesMarkdown = (): string =>
+  [
+    HEADER,
+    '## Profiles\n',
+    `${profiles()}\n`,
+    '## Commands\n',
+    ...CATALOGUE.map((transition) => `${section(transition)}\n`),
+    '## Invariants\n',
+    'Each holds at every command boundary, for every implementation.\n',
+    `${invariants()}\n`,
+  ].join('\n');

@@ -1,0 +1,204 @@
+/** What the command line shows of a campaign: data in, text out. */
+import _ from 'lodash';
+import { match } from 'ts-pattern';
+import { SECRECY } from '../conformance/secret.ts';
+import type { Rule, Specification } from '../model/core/specification.ts';
+import { INVARIANTS } from '../model/invariants/index.ts';
+import type { Colors } from './colors.ts';
+import type { FailureReport, Report } from './json.ts';
+import { aligned, field, group, plural, shellWord, type Row } from './text.ts';
+import { printWitness, type WitnessLine } from './witness.ts';
+
+export interface SubjectLine {
+  readonly target: string;
+  readonly profile: string;
+  readonly modelHash: string;
+  /** The model that judged the program when it was recorded, where it was. */
+  readonly recorded?: string | undefined;
+}
+
+/** What is tested, and against what. */
+export const printSubject = ({ target, profile, modelHash, recorded = modelHash }: SubjectLine): string =>
+  [
+    field('target', target),
+    field('profile', profile),
+    field('model', modelHash),
+    ...(recorded === modelHash
+      ? []
+      : [
+          field(
+            '',
+            `the program was recorded with model ${recorded}: the rules have changed since, and so may the verdict`,
+          ),
+        ]),
+  ].join('\n');
+
+/** Everything that a run found out, but for the failing program. */
+export const printReport = (report: Report, specification: Specification, colors: Colors): string =>
+  [
+    ...printVerdict(report, colors),
+    '',
+    ...printRuleCoverage(report, specification),
+    '',
+    ...printInvariants(report, colors),
+    ...printUnmodelled(report),
+    ...printSkipped(report),
+  ].join('\n');
+
+function printVerdict({ verdict, reason, programs, commands, durationMs }: Report, colors: Colors): readonly string[] {
+  const perSecond = (count: number): string => `${Math.round((count * 1000) / Math.max(durationMs, 1))}`;
+  const word = match(verdict)
+    .with('conforms', (text) => colors.green(text))
+    .with('diverges', (text) => colors.red(text))
+    .with('inconclusive', (text) => colors.yellow(`${text}: ${reason ?? 'the target gave no answer'}`))
+    .exhaustive();
+  return [
+    field('verdict', word),
+    field('checked', `${plural(programs, 'program')}, ${plural(commands, 'command')}`),
+    field(
+      'speed',
+      `${perSecond(programs)} programs/s, ${perSecond(commands)} commands/s, ${(durationMs / 1000).toFixed(1)} s in all`,
+    ),
+  ];
+}
+
+function printRuleCoverage(report: Report, specification: Specification): readonly string[] {
+  const hits = new Map(report.rules.map((each) => [each.id, each.hits]));
+  const skipped = new Set(report.skipped.map(({ capability }) => capability));
+  const rules = _.uniqBy(specification.rules(), 'id');
+  const [exercised, missing] = _.partition(rules, ({ id }) => (hits.get(id) ?? 0) > 0);
+  const [unreachable, unreached] = _.partition(
+    missing.map((rule) => ({ rule, reason: outOfReach(specification, skipped, rule) })),
+    ({ reason }) => reason !== undefined,
+  );
+  return [
+    field('rules', `exercised ${exercised.length} of ${rules.length}`),
+    ...group(
+      'cannot be reached here:',
+      unreachable.map(({ rule, reason }): Row => [rule.id, reason ?? '']),
+    ),
+    ...group(
+      'not reached by this run:',
+      unreached.map(({ rule }): Row => [rule.id, `when ${rule.when}`]),
+    ),
+  ];
+}
+
+/** Why no program reaches the rule on this target, or undefined where one may. */
+function outOfReach(specification: Specification, skipped: ReadonlySet<string>, rule: Rule): string | undefined {
+  const needs = specification.transition(rule.command).requires;
+  return needs !== undefined && skipped.has(needs) ? `the target lacks ${needs}` : rule.unreachable;
+}
+
+function printInvariants({ invariants }: Report, colors: Colors): readonly string[] {
+  const held = invariants.filter(({ status, checks }) => status === 'held' && checks > 0);
+  return [
+    field('invariants', `held ${held.length} of ${invariants.length}`),
+    ...aligned(
+      invariants.map(({ id, status, checks }): Row => [
+        id,
+        match(status)
+          .with('held', () => (checks === 0 ? 'never evaluated in this run' : `held ${plural(checks, 'time')}`))
+          .with('broken', () => colors.red('broken'))
+          .with('not-observable', () => 'not observable on this target')
+          .exhaustive(),
+      ]),
+    ),
+  ];
+}
+
+/** Rules shown by name; the others are in the JSON report. */
+const UNMODELLED_SHOWN = 10;
+
+function printUnmodelled({ unmodelled }: Report): readonly string[] {
+  if (unmodelled.length === 0) return [];
+  const total = _.sumBy(unmodelled, 'programs');
+  const sorted = _.orderBy(unmodelled, ['programs', 'rule'], ['desc', 'asc']);
+  const rest = sorted.slice(UNMODELLED_SHOWN);
+  return [
+    '',
+    field(
+      'unmodelled',
+      `${plural(total, 'program')} left what is specified, and ${total === 1 ? 'was' : 'were'} checked up to there`,
+    ),
+    ...aligned([
+      ...sorted.slice(0, UNMODELLED_SHOWN).map(({ rule, programs }): Row => [rule, plural(programs, 'program')]),
+      ...(rest.length === 0
+        ? []
+        : [[`and ${plural(rest.length, 'more rule')}`, plural(_.sumBy(rest, 'programs'), 'program')] as const]),
+    ]),
+  ];
+}
+
+const printSkipped = ({ skipped }: Report): readonly string[] =>
+  skipped.length === 0
+    ? []
+    : [
+        '',
+        field('skipped', plural(skipped.length, 'capability').replace('capabilitys', 'capabilities')),
+        ...aligned(skipped.map(({ capability, reason }): Row => [capability, reason])),
+      ];
+
+export interface FailureContext {
+  readonly specification: Specification;
+  readonly target: string;
+  readonly lines: readonly WitnessLine[];
+  /** Length of the program before it was shrunk. */
+  readonly originalLength: number;
+  /** Whether the program failed when it was run once more, to be shown. */
+  readonly reproduced: boolean;
+  /** The run with other secrets, where it took a comparison of two runs to see the failure. */
+  readonly twin?: readonly string[];
+}
+
+/** The failing program, what it breaks, and how to see it again. */
+export function printFailure(failure: FailureReport, context: FailureContext, colors: Colors): string {
+  const { at, expected, observed, token, shrinkRuns, program } = failure;
+  return [
+    colors.bold(`diverges at command ${at + 1} of ${program.length}`),
+    '',
+    printWitness(context.lines, { colors, at }),
+    ...printTwin(failure, context),
+    '',
+    ...explain(failure, context.specification),
+    field('expected', expected),
+    field('observed', observed),
+    field(
+      'shrunk',
+      `from ${context.originalLength} to ${plural(program.length, 'command')} in ${plural(shrinkRuns, 'run')}`,
+    ),
+    ...(context.reproduced
+      ? []
+      : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
+    field('replay', replayCommand(token, context.target)),
+  ].join('\n');
+}
+
+const replayCommand = (token: string, target: string): string =>
+  `gmem-conformance replay ${token} --target ${shellWord(target)}`;
+
+const printTwin = ({ program }: FailureReport, { twin }: FailureContext): readonly string[] =>
+  twin === undefined
+    ? []
+    : ['', 'The host can tell it from the same program with', ...twin.filter((line, index) => line !== program[index])];
+
+/** The sentences that the failure contradicts, with their sources. */
+export function explain(
+  { rule: ruleId, invariant: invariantId }: { readonly rule: string; readonly invariant?: string | undefined },
+  specification: Specification,
+): readonly string[] {
+  const rule = specification.rules().find(({ id }) => id === ruleId);
+  const invariant = [...INVARIANTS, SECRECY].find(({ id }) => id === invariantId);
+  return [
+    ...(rule === undefined
+      ? []
+      : [
+          field('rule', rule.id),
+          field('', `when ${rule.when}: ${rule.kind === 'unmodelled' ? `unmodelled, ${rule.result}` : rule.result}`),
+          field('', rule.source),
+        ]),
+    ...(invariant === undefined
+      ? []
+      : [field('invariant', invariant.id), field('', invariant.sentence), field('', invariant.source)]),
+  ];
+}
