@@ -30,7 +30,7 @@ export const addMutants = (program: Command): Command =>
     .command('mutants')
     .summary('grade the kit itself on implementations that are known to be wrong')
     .description(
-      'Tries the kit on implementations that are wrong in one known way each. A mutant is killed when a program shows\n' +
+      'Tries the kit on implementations that are wrong in one known way each. A mutant is killed when a program shows ' +
         'the fault; the table says how many programs that took, and how short the program is when shrunk.',
     )
     .option('--list', 'only name the mutants and their faults')

@@ -14,7 +14,7 @@ export const addReplay = (program: Command): Command =>
     .command('replay')
     .summary('run one program and show every step')
     .description(
-      'Runs one program and shows for every command the rule that decides it, what it allows, and what the target did.\n' +
+      'Runs one program and shows for every command the rule that decides it, what it allows, and what the target did. ' +
         'A program is text, one command a line; lines `# target: NAME` and `# profile: NAME` at its top are heeded.',
     )
     .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')

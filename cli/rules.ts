@@ -29,7 +29,7 @@ export const addRules = (program: Command): Command =>
     .command('rules')
     .summary('list every rule of the specification')
     .description(
-      'Lists every rule with its condition, its result and its source. Rules of one command are tried from top to\n' +
+      'Lists every rule with its condition, its result and its source. Rules of one command are tried from top to ' +
         'bottom, and the first whose condition holds decides.',
     )
     .option('--profile <name>', `whose rules to list (default: ${DEFAULT_PROFILE})`)

@@ -42,7 +42,7 @@ export const addRun = (program: Command): Command =>
     .command('run')
     .summary('run random programs on a target and compare it with the specification')
     .description(
-      'Runs random programs on a target and compares every observation with what the specification allows. Shows\n' +
+      'Runs random programs on a target and compares every observation with what the specification allows. Shows ' +
         'which rules were exercised and which invariants held, and on a disagreement the shortest program for it.',
     )
     .addOption(targetOption(DEFAULT_TARGET))

@@ -21,7 +21,7 @@ export const addShrink = (program: Command): Command =>
     .command('shrink')
     .summary('find a shorter program that fails too')
     .description(
-      'Makes a program on which the target diverges as short and simple as it can be, wherever the program comes from.\n' +
+      'Makes a program on which the target diverges as short and simple as it can be, wherever the program comes from. ' +
         'A program on which the target conforms is left alone.',
     )
     .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')

@@ -46,6 +46,8 @@ export class Generator {
   readonly #transitions: readonly AnyTransition[];
   readonly #builders: readonly AnyTransition[];
   readonly #goals: readonly Goal[];
+  /** For each rule, the shortest beginning of a program that has led to it. */
+  readonly #beginnings = new Map<string, Beginning>();
 
   constructor(specification: Specification, options: GenerateOptions) {
     this.#specification = specification;
@@ -63,17 +65,42 @@ export class Generator {
     const deck = this.#deal(random);
     const goals = [this.#rareGoal(random), this.#rareGoal(random)];
     const length = 1 + random.below(maxCommands);
-    if (random.below(4) > 0) this.#build(random, writer, Math.min(length, 3 + random.below(7)));
+    if (!this.#resume(random, writer, length)) this.#build(random, writer, Math.min(length, random.below(10)));
     for (let attempt = 0; writer.commands.length < length && attempt < 4 * length + ATTEMPTS; attempt++) {
       const command = this.#next(random, deck, goals, writer);
       if (command === undefined) continue;
       const step = this.#specification.step(writer.state, command);
       if (step.unmodelled !== undefined && random.below(8) > 0) continue;
       writer.append(command, step);
+      this.#remember(writer, step);
       // Nothing after it could be checked.
       if (step.unmodelled !== undefined) break;
     }
     return writer;
+  }
+
+  #remember({ commands, trace }: Writer, { rule, unmodelled }: Step): void {
+    const known = this.#beginnings.get(rule);
+    const met = (known?.met ?? 0) + 1;
+    // A command that the specification is silent about ends a program, so the beginning stops before it.
+    const length = unmodelled === undefined ? commands.length : commands.length - 1;
+    if (known !== undefined && known.commands.length <= length) known.met = met;
+    else this.#beginnings.set(rule, { commands: commands.slice(0, length), trace: trace.slice(0, length), met });
+  }
+
+  /** Goes on from where an earlier program met a rule that few programs meet; rare states are hard to find twice. */
+  #resume(random: Random, writer: Writer, length: number): boolean {
+    if (this.#beginnings.size === 0 || random.below(3) > 0) return false;
+    const all = [...this.#beginnings.values()];
+    let beginning = pick(random, all);
+    for (let rival = 0; rival < 11; rival++) {
+      const other = pick(random, all);
+      if (other.met < beginning.met) beginning = other;
+    }
+    beginning.met++;
+    if (beginning.commands.length >= length) return false;
+    writer.resume(beginning);
+    return true;
   }
 
   /** Something to work on: most rules say nothing about an empty machine. */
@@ -157,22 +184,30 @@ function laterRow({ transition: { guards }, guard }: Goal, random: Random): Guar
   );
 }
 
+interface Beginning extends GeneratedProgram {
+  /** How often the rule was met, or its beginning gone on with. */
+  met: number;
+}
+
 /** A program in the making. */
 class Writer implements GeneratedProgram {
   readonly commands: AnyCommand[] = [];
   readonly trace: Step[] = [];
   state: State;
-  readonly #numbers = new Map<string, number>();
 
   constructor(specification: Specification) {
     this.state = specification.initial;
   }
 
-  readonly fresh = (prefix: string): Label => {
-    const number = this.#numbers.get(prefix) ?? 0;
-    this.#numbers.set(prefix, number + 1);
-    return `${prefix}${number}`;
-  };
+  /** Labels are numbered by the command that creates the thing, so that a program can be gone on with. */
+  readonly fresh = (prefix: string): Label => `${prefix}${this.commands.length}`;
+
+  /** Starts with what another program did. */
+  resume({ commands, trace }: GeneratedProgram): void {
+    commands.forEach((command, index) => {
+      this.append(command, trace[index] as Step);
+    });
+  }
 
   append(command: AnyCommand, step: Step): void {
     this.commands.push(command);

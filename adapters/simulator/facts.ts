@@ -3,11 +3,13 @@ import type {
   BindingFact,
   Facts,
   FileFact,
+  InodeFact,
   OrphanFact,
   ResidentFact,
   SlotFact,
   StageTwoFact,
   UserMappingFact,
+  VmFact,
 } from '../../model/core/facts.ts';
 import { KVM_MEM } from '../../model/core/abi.ts';
 import { PART } from './kernel.ts';
@@ -21,38 +23,27 @@ const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 const LONG_RUN = 256;
 
 /** The facts now, of which the parts that are not stale are those of `before`. */
-export function collectFacts(machine: Syscalls, before: Facts | undefined): Facts {
-  const { stale } = machine;
-  // Frames that are pinned across a command are leaked, and pins are too frequent to mark anything stale.
-  const pinned = machine.pins.size > 0;
-  const { outOfBounds: _, ...old } = before ?? NOTHING;
-  const facts: Mutable<Facts> = { ...old };
-  if ((stale & PART.VMS) !== 0)
-    facts.vms = [...machine.vmList].map(({ label, attributes }) => ({
-      vm: label,
-      private: attributes.all.map(({ start, end }) => [start, end] as const),
-    }));
-  if ((stale & PART.FILES) !== 0) {
-    facts.files = filesOf(machine);
-    facts.inodes = [...machine.inodes].map(({ label, pages }) => ({ inode: label, pages }));
-  }
-  if ((stale & (PART.SLOTS | PART.FILES | PART.VMS)) !== 0) {
-    facts.slots = slotsOf(machine);
-    facts.bindings = bindingsOf(machine);
-  }
-  if ((stale & (PART.RESIDENT | PART.USER)) !== 0 || pinned || facts.orphans?.length !== 0) {
-    facts.resident = residentOf(machine);
-    facts.orphans = orphansOf(machine);
-  }
-  if ((stale & PART.STAGE_TWO) !== 0) facts.stageTwo = stageTwoOf(machine);
-  if ((stale & PART.USER) !== 0) facts.user = userOf(machine);
-  if ((stale & PART.POISONED) !== 0) facts.poisoned = [...machine.poisoned].sort((a, b) => a - b);
-  if ((stale & PART.FREE) !== 0) facts.free = freeOf(machine);
-  if ((stale & PART.EVENTS) !== 0) facts.firstTouches = [...machine.firstTouches];
+export function collectFacts(machine: Syscalls, before: Facts = NOTHING): Facts {
+  const stale = (parts: number): boolean => (machine.stale & parts) !== 0;
+  const objects = stale(PART.SLOTS | PART.FILES | PART.VMS);
+  // Frames that are pinned across a command are leaked; pins are too frequent to mark anything stale.
+  const pages = stale(PART.RESIDENT | PART.USER) || machine.pins.size > 0 || before.orphans?.length !== 0;
+  const facts: Facts = {
+    vms: stale(PART.VMS) ? vmsOf(machine) : before.vms,
+    files: stale(PART.FILES) ? filesOf(machine) : before.files,
+    inodes: stale(PART.FILES) ? inodesOf(machine) : before.inodes,
+    slots: objects ? slotsOf(machine) : before.slots,
+    bindings: objects ? bindingsOf(machine) : before.bindings,
+    resident: pages ? residentOf(machine) : before.resident,
+    orphans: pages ? orphansOf(machine) : [],
+    stageTwo: stale(PART.STAGE_TWO) ? stageTwoOf(machine) : before.stageTwo,
+    user: stale(PART.USER) ? userOf(machine) : before.user,
+    poisoned: stale(PART.POISONED) ? [...machine.poisoned].sort((a, b) => a - b) : before.poisoned,
+    free: stale(PART.FREE) ? freeOf(machine) : (before.free ?? []),
+    firstTouches: stale(PART.EVENTS) ? [...machine.firstTouches] : (before.firstTouches ?? []),
+  };
   return machine.outOfBounds.length === 0 ? facts : { ...facts, outOfBounds: [...machine.outOfBounds] };
 }
-
-type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 const NOTHING: Facts = {
   vms: [],
@@ -68,6 +59,15 @@ const NOTHING: Facts = {
   orphans: [],
   firstTouches: [],
 };
+
+const vmsOf = (machine: Syscalls): VmFact[] =>
+  Array.from(machine.vmList, ({ label, attributes }) => ({
+    vm: label,
+    private: attributes.all.map(({ start, end }) => [start, end] as const),
+  }));
+
+const inodesOf = (machine: Syscalls): InodeFact[] =>
+  Array.from(machine.inodes, ({ label, pages }) => ({ inode: label, pages }));
 
 function filesOf(machine: Syscalls): FileFact[] {
   const facts: FileFact[] = [];

@@ -2,8 +2,8 @@ import { KVM_MEM, PAGE_MASK } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
 import type { Errno, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
-import { known, type Label, type State } from '../core/state.ts';
-import { defineTransition, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
+import { known, type Inode, type Label, type State } from '../core/state.ts';
+import { defineTransition, type Accepted, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, chooseValue, chooseWordOffset } from './choose.ts';
 import { hostMayTouch, isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
 import {
@@ -166,21 +166,23 @@ const readOnlyRow = <A extends Access>(command: string): Guard<A> => ({
   },
 });
 
-function touch(args: Access, state: State): { readonly state: State; readonly place: Place; readonly found: Found } {
+function touch(args: Access, state: State): { readonly state: State; readonly place: Place } {
   const found = resolve(args, state);
   if (!isFound(found)) throw new Error(`specification defect: access meets ${found}`);
   const gfn = gfnAt(args.gpa);
   return {
     state: mapGfns(state, vmOfVcpu(state, args.vcpu), found, gfn, gfn + 1),
     place: { inode: found.inode, page: found.page, word: wordIndex(args.gpa) },
-    found,
   };
 }
 
-const usesHostMemory = (args: Access, state: State): boolean => {
-  const found = resolve(args, state);
-  return isFound(found) && (found.slot.gmem === undefined || (!found.private && !found.slot.gmem.only));
-};
+/** Whether the frame shows the arena, or guest memory that the host has mapped at the slot's host address. */
+const showsHost =
+  (kind: Inode['kind']) =>
+  (args: Access, state: State): boolean => {
+    const found = resolve(args, state);
+    return isFound(found) && found.mapping !== undefined && known(state.inodes, found.inode).kind === kind;
+  };
 
 /** Whether the word goes where the host process must never see it. */
 export function storesSecret(state: State, access: Access): boolean {
@@ -203,6 +205,16 @@ function draw(random: Random, state: State): Access | undefined {
   return { vcpu, gpa: bytes(slot.baseGfn + page) + chooseWordOffset(random) };
 }
 
+function load(args: Access, state: State): Accepted {
+  const touched = touch(args, state);
+  return { state: touched.state, value: readWord(touched.state, touched.place) };
+}
+
+function store(args: Access & { readonly value: bigint }, state: State): Accepted {
+  const touched = touch(args, state);
+  return { state: writeWord(touched.state, touched.place, args.value) };
+}
+
 const loadArgs = { vcpu: fd('vcpu'), gpa: u64() } as const;
 const storeArgs = { ...loadArgs, value: u64() } as const;
 
@@ -218,19 +230,19 @@ export const guestLoad = defineTransition({
     {
       id: 'guest.load/host-memory',
       when: 'the frame shows host memory: it reads what is there',
-      applies: usesHostMemory,
-      accept: (args, state) => {
-        const touched = touch(args, state);
-        return { state: touched.state, value: readWord(touched.state, touched.place) };
-      },
+      applies: showsHost('anonymous'),
+      accept: load,
+    },
+    {
+      id: 'guest.load/mapped-guest-memory',
+      when: 'the frame shows the host address of a slot at which the host has mapped guest memory',
+      applies: showsHost('gmem'),
+      accept: load,
     },
     {
       id: 'guest.load/guest-memory',
       when: 'the frame shows guest memory: it reads what was last stored, and zero if it is new',
-      accept: (args, state) => {
-        const touched = touch(args, state);
-        return { state: touched.state, value: readWord(touched.state, touched.place) };
-      },
+      accept: load,
     },
   ],
   draw: ({ random, state }) => draw(random, state),
@@ -248,19 +260,19 @@ export const guestStore = defineTransition({
     {
       id: 'guest.store/host-memory',
       when: 'the frame shows host memory',
-      applies: usesHostMemory,
-      accept: (args, state) => {
-        const touched = touch(args, state);
-        return { state: writeWord(touched.state, touched.place, args.value) };
-      },
+      applies: showsHost('anonymous'),
+      accept: store,
+    },
+    {
+      id: 'guest.store/mapped-guest-memory',
+      when: 'the frame shows the host address of a slot at which the host has mapped guest memory',
+      applies: showsHost('gmem'),
+      accept: store,
     },
     {
       id: 'guest.store/guest-memory',
       when: 'the frame shows guest memory',
-      accept: (args, state) => {
-        const touched = touch(args, state);
-        return { state: writeWord(touched.state, touched.place, args.value) };
-      },
+      accept: store,
     },
   ],
   draw: ({ random, state }) => {

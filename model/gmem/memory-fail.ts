@@ -20,7 +20,7 @@ export const memoryFail = defineTransition({
   requires: 'memory-failure',
   args: { fd: fd('gmem'), page: u64() },
   mayAlso: [],
-  weight: 5,
+  weight: 8,
   guards: [
     {
       id: 'memory.fail/no-file',

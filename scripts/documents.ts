@@ -1,0 +1,14 @@
+/** Documents that are written by a program, and never by hand. */
+import { reportJsonSchema } from '../report/json.ts';
+import { rulesMarkdown } from '../report/rules-markdown.ts';
+
+export interface Document {
+  /** From the root of the repository. */
+  readonly path: string;
+  text(): string;
+}
+
+export const DOCUMENTS: readonly Document[] = [
+  { path: 'docs/rules.md', text: rulesMarkdown },
+  { path: 'docs/report.schema.json', text: () => `${JSON.stringify(reportJsonSchema(), null, 2)}\n` },
+];
