@@ -20,7 +20,7 @@ describe('the grade of the kit', () => {
     expect(printDetectionPower([KILLED, SURVIVOR, EQUIVALENT], PLAIN)).toBe(
       [
         'detection power: killed 1 of 3 mutants',
-        '  lost-wakeup  survived: does not check whether a is b',
+        '  lost-wakeup  survived 12 programs: does not check whether a is b',
         '  swap:a/c     equivalent: both answer the same',
       ].join('\n'),
     );

@@ -6,7 +6,7 @@ import { printCommand } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import type { Colors } from './colors.ts';
 import { printTable } from './tables.ts';
-import { aligned, type Row } from './text.ts';
+import { aligned, plural, type Row } from './text.ts';
 
 export const GRADES_SCHEMA = 'gmem-conformance-mutants/1';
 
@@ -71,9 +71,11 @@ export function printDetectionPower(grades: readonly MutantGrade[], colors: Colo
   const [killed, survivors] = _.partition(grades, 'killed');
   const wronglyEquivalent = killed.filter(({ equivalent }) => equivalent !== undefined);
   const rows = [
-    ...survivors.map(({ id, fault, equivalent }): Row => [
+    ...survivors.map(({ id, fault, programs, equivalent }): Row => [
       id,
-      equivalent === undefined ? colors.red(`survived: ${fault}`) : `equivalent: ${equivalent}`,
+      equivalent === undefined
+        ? colors.red(`survived ${plural(programs, 'program')}: ${fault}`)
+        : `equivalent: ${equivalent}`,
     ]),
     ...wronglyEquivalent.map(({ id }): Row => [id, colors.red('killed, though it is marked equivalent')]),
   ];

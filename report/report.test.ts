@@ -6,6 +6,7 @@ import type { Target } from '../adapters/adapter.ts';
 import { referenceTarget, specificationTarget } from '../adapters/reference/reference.ts';
 import { judge, runCampaign, type Campaign } from '../conformance/campaign.ts';
 import type { CheckedStep } from '../conformance/check.ts';
+import { SECRECY } from '../conformance/secret.ts';
 import { decodeToken } from '../conformance/token.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profile.ts';
@@ -14,7 +15,7 @@ import { Specification } from '../model/core/specification.ts';
 import { PLAIN } from './colors.ts';
 import { Report, reportOf } from './json.ts';
 import { printReplay } from './replay.ts';
-import { printFailure, printReport, printSubject } from './terminal.ts';
+import { explain, printFailure, printReport, printSubject } from './terminal.ts';
 import { witnessLines } from './witness.ts';
 
 const specification = new Specification({ profile: profileById(DEFAULT_PROFILE), machine: FULL_MACHINE }, CATALOGUE);
@@ -159,6 +160,12 @@ describe('a failure on the terminal', () => {
     expect(text).not.toContain('not deterministic');
   });
 
+  test('names the invariant that is broken, with its sentence and source', () => {
+    expect(explain({ rule: SECRECY.id, invariant: SECRECY.id }, specification).join('\n')).toMatch(
+      /^invariant +memory\/private-is-secret\n +Two runs that differ only .*\n +virt\/kvm\/guest_memfd\.c/,
+    );
+  });
+
   test('says so where the program passes the second time', async () => {
     expect(await show(false)).toContain('not deterministic');
   });
@@ -174,7 +181,7 @@ describe('a replay on the terminal', () => {
   });
 
   test('marks the parting step, and what was not run after it', async () => {
-    const { shown } = await rerun(`${VM}gmem.create file=file0 vm=vm0 size=1 flags=0\nfd.close fd=vm0\n`);
+    const { shown } = await rerun(`${VM}gmem.create file=file0 vm=vm0 size=1 flags=0 reserved=0\nfd.close fd=vm0\n`);
     expect(shown).toMatch(/EINVAL.*<-- here\nfd\.close fd=vm0 .*not run$/m);
     expect(shown).toContain('diverges at command 2');
   });

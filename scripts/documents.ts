@@ -5,7 +5,7 @@ import { rulesMarkdown } from '../report/rules-markdown.ts';
 export interface Document {
   /** From the root of the repository. */
   readonly path: string;
-  text(): string;
+  readonly text: () => string;
 }
 
 export const DOCUMENTS: readonly Document[] = [

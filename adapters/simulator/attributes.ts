@@ -46,7 +46,7 @@ export abstract class Attributes extends Lpages {
   }
 
   /** kvm_vm_set_mem_attributes(), once nothing can fail any more. */
-  private kvmConvert(kvm: Kvm, start: number, end: number, attributes: bigint): void {
+  kvmConvert(kvm: Kvm, start: number, end: number, attributes: bigint): void {
     this.kvmHandleGfnRange(
       kvm,
       start,
@@ -97,7 +97,7 @@ export abstract class Attributes extends Lpages {
   }
 
   /** kvm_handle_gfn_range() */
-  private kvmHandleGfnRange(
+  kvmHandleGfnRange(
     kvm: Kvm,
     startGfn: number,
     endGfn: number,

@@ -3,6 +3,7 @@ import { isPageAligned, KVM_MEM, PAGE_SHIFT, PAGE_SIZE, toPages, VM_TYPE, wrap64
 import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
 import type { Folio } from './frames.ts';
 import { KVM_MEMSLOT_GMEM_ONLY, KVM_MEMSLOT_INVALID } from './gmem.ts';
+import { WouldBlock } from './kernel.ts';
 import { Slots } from './slots.ts';
 import type { Kvm, MemSlot, Vcpu } from './objects.ts';
 
@@ -42,7 +43,7 @@ export interface PreFaultMemory {
 
 export abstract class Faults extends Slots {
   /** kvm_mmu_prepare_memory_fault_exit() */
-  private kvmMmuPrepareMemoryFaultExit(vcpu: Vcpu, fault: PageFault): void {
+  kvmMmuPrepareMemoryFaultExit(vcpu: Vcpu, fault: PageFault): void {
     vcpu.memoryFault = { gpa: BigInt(fault.gfn) << PAGE_SHIFT, private: fault.isPrivate };
   }
 
@@ -134,7 +135,8 @@ export abstract class Faults extends Slots {
     max: number,
   ): PageFaultResult {
     const kvm = this.kvms.at(vcpu.kvm);
-    return this.kvmTdpMmuPageFault(vcpu, kvm, {
+    kvm.srcuReaders++;
+    const result = this.kvmTdpMmuPageFault(vcpu, kvm, {
       gfn,
       write: access === 'write',
       prefetch: access === 'prefetch',
@@ -145,6 +147,8 @@ export abstract class Faults extends Slots {
       folio: undefined,
       mapWritable: false,
     });
+    kvm.srcuReaders--;
+    return result;
   }
 
   /** kvm_mmu_page_fault(): for software-protected VMs the attributes say what kind of access it is. */
@@ -168,7 +172,7 @@ export abstract class Faults extends Slots {
       if (result === 'RET_PF_EMULATE') return { kind: 'mmio', gpa, write };
       if (!result.startsWith('RET_PF')) return this.exitWithError(vcpu, result as Errno);
     }
-    throw new Error('livelock: the guest faults for ever');
+    throw new WouldBlock('livelock: the guest faults for ever');
   }
 
   /** signal_pending(), of the thread that runs the vCPU. */
@@ -235,6 +239,6 @@ export abstract class Faults extends Slots {
       const run = kvm.roots[AS_ID]?.find(gfn);
       if (result === 'RET_PF_FIXED' && run !== undefined) return Math.min(max, run.end - gfn);
     }
-    throw new Error('livelock: the pre-fault is retried for ever');
+    throw new WouldBlock('livelock: the pre-fault is retried for ever');
   }
 }

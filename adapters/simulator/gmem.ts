@@ -51,7 +51,7 @@ export abstract class Gmem extends Attributes {
     return linked;
   }
 
-  private kvmGmemLinkFile(kvm: Kvm, label: Label, source: GmemFile): GmemFile | Errno {
+  kvmGmemLinkFile(kvm: Kvm, label: Label, source: GmemFile): GmemFile | Errno {
     if (source.kvm === kvm.address) return 'EINVAL';
     // The gmem_file and the file.
     if (!this.kzalloc() || !this.kzalloc()) return 'ENOMEM';
@@ -60,7 +60,7 @@ export abstract class Gmem extends Attributes {
   }
 
   /** __kvm_gmem_create(), from the allocation of the file on. */
-  private kvmGmemNewFile(kvm: Kvm, label: Label, inode: Inode): GmemFile {
+  kvmGmemNewFile(kvm: Kvm, label: Label, inode: Inode): GmemFile {
     this.kvmGetKvm(kvm);
     const file = this.files.allocate<GmemFile>((address) => ({
       address,
@@ -210,7 +210,7 @@ export abstract class Gmem extends Attributes {
     return file;
   }
 
-  private kvmGmemFits(inode: Inode, slot: MemSlot, offset: bigint): boolean {
+  kvmGmemFits(inode: Inode, slot: MemSlot, offset: bigint): boolean {
     if (!isPageAligned(offset)) return false;
     const end = wrap64(offset + (BigInt(slot.npages) << 12n));
     return end <= BigInt(inode.pages) << 12n;
@@ -226,7 +226,7 @@ export abstract class Gmem extends Attributes {
     return error;
   }
 
-  private kvmGmemStoreBinding(file: GmemFile, slot: MemSlot, start: number, end: number): Errno | undefined {
+  kvmGmemStoreBinding(file: GmemFile, slot: MemSlot, start: number, end: number): Errno | undefined {
     if (file.bindings.nextFilled(start, end) < end) return this.since(7, 2) ? 'EEXIST' : 'EINVAL';
     // Until 7.3.4 nobody looked at what xa_store_range() returned; there its allocation is taken not to fail.
     if (this.since(7, 3, 4) && !this.kzalloc()) return 'ENOMEM';

@@ -18,12 +18,11 @@ export interface Lock {
 
 export const newLock = (name: LockName): Lock => ({ name, readers: 0, writer: false });
 
-/** A task needs a lock that is held: a deadlock where there is one task, and for a scheduler a schedule to give up. */
-export class WouldBlock extends Error {
-  constructor(lock: LockName | 'mn_active_invalidate_count') {
-    super(`deadlock: ${lock} is held`);
-  }
-}
+/**
+ * A task cannot go on before another one does: a deadlock where there is one task. To a scheduler it says that there is
+ * no such schedule; the machine, left in the middle of an operation, is of no use any more.
+ */
+export class WouldBlock extends Error {}
 
 /** The parts of the facts; each is built anew only when the mechanism behind it has changed something. */
 export const PART = {
@@ -68,9 +67,9 @@ export abstract class Kernel {
 
   /**
    * Called at every hand-over point. Operations are plain synchronous functions, so a scheduler interleaves them by
-   * running another operation from within this hook: it runs to its end, or gives up with WouldBlock, before the first
-   * one goes on. Each schedule with one preemption per operation can be had in this way, and without a scheduler a
-   * hand-over costs one comparison.
+   * running another operation from within this hook, to its end, before the first one goes on; WouldBlock says that it
+   * cannot. So every schedule can be had in which an operation is interrupted by whole operations, and without a
+   * scheduler a hand-over costs one comparison.
    */
   onHandOver: ((point: HandOverPoint) => void) | undefined;
 
@@ -93,7 +92,7 @@ export abstract class Kernel {
   /** mutex_lock(), down_write() */
   lock(lock: Lock): void {
     this.handOver(lock.name);
-    if (lock.writer || lock.readers > 0) throw new WouldBlock(lock.name);
+    if (lock.writer || lock.readers > 0) throw new WouldBlock(`deadlock: ${lock.name} is held`);
     lock.writer = true;
   }
 
@@ -105,7 +104,7 @@ export abstract class Kernel {
   /** down_read() */
   lockShared(lock: Lock): void {
     this.handOver(lock.name);
-    if (lock.writer) throw new WouldBlock(lock.name);
+    if (lock.writer) throw new WouldBlock(`deadlock: ${lock.name} is held`);
     lock.readers++;
   }
 

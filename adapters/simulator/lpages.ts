@@ -97,13 +97,13 @@ export abstract class Lpages extends Mmu {
   }
 
   /** hugepage_test_mixed() */
-  private hugepageTestMixed(slot: MemSlot, gfn: number, level: Level): boolean {
+  hugepageTestMixed(slot: MemSlot, gfn: number, level: Level): boolean {
     const index = this.lpageInfoSlot(slot, gfn, level);
     return ((slot.lpageInfo[level].get(index) ?? 0) & MIXED) !== 0;
   }
 
   /** hugepage_has_attrs() */
-  private hugepageHasAttrs(kvm: Kvm, slot: MemSlot, gfn: number, level: Level, attributes: bigint): boolean {
+  hugepageHasAttrs(kvm: Kvm, slot: MemSlot, gfn: number, level: Level, attributes: bigint): boolean {
     const [step] = PAGES_PER_HPAGE;
     const end = gfn + PAGES_PER_HPAGE[level];
     if (level === 0) return this.kvmRangeHasMemoryAttributes(kvm, gfn, end, attributes);
@@ -115,7 +115,7 @@ export abstract class Lpages extends Mmu {
   }
 
   /** hugepage_clear_mixed() or hugepage_set_mixed() */
-  private hugepageUpdateMixed(kvm: Kvm, slot: MemSlot, gfn: number, level: Level, attributes: bigint): void {
+  hugepageUpdateMixed(kvm: Kvm, slot: MemSlot, gfn: number, level: Level, attributes: bigint): void {
     if (this.hugepageHasAttrs(kvm, slot, gfn, level, attributes)) {
       this.hugepagesClearMixed(slot, gfn, gfn + PAGES_PER_HPAGE[level], level);
       return;
@@ -126,7 +126,7 @@ export abstract class Lpages extends Mmu {
   }
 
   /** hugepage_clear_mixed() for each huge page of the range. */
-  private hugepagesClearMixed(slot: MemSlot, start: number, end: number, level: Level): void {
+  hugepagesClearMixed(slot: MemSlot, start: number, end: number, level: Level): void {
     const first = this.lpageInfoSlot(slot, start, level);
     const last = this.lpageInfoSlot(slot, end - PAGES_PER_HPAGE[level], level);
     for (const [index, info] of slot.lpageInfo[level])
@@ -134,7 +134,7 @@ export abstract class Lpages extends Mmu {
   }
 
   /** lpage_info_slot(): the index of an entry. An index outside of the array is a bug of the caller, and is recorded. */
-  private lpageInfoSlot(slot: MemSlot, gfn: number, level: Level): number {
+  lpageInfoSlot(slot: MemSlot, gfn: number, level: Level): number {
     const index = indexOf(gfn, slot, level);
     const lpages = this.kvmMmuSlotLpages(slot, level);
     if (index < 0 || index >= lpages) {
@@ -145,7 +145,7 @@ export abstract class Lpages extends Mmu {
   }
 
   /** __kvm_mmu_slot_lpages() */
-  private kvmMmuSlotLpages(slot: MemSlot, level: Level): number {
+  kvmMmuSlotLpages(slot: MemSlot, level: Level): number {
     return indexOf(slot.baseGfn + slot.npages - 1, slot, level) + 1;
   }
 

@@ -43,9 +43,9 @@ export class SimulatorMachine extends Syscalls {
     return handler(this, command.args as never);
   }
 
-  /** The same object as before where nothing has changed. */
+  /** The same object as before where nothing has changed. A reference that is left on its way marks nothing stale. */
   facts(): Facts {
-    if (this.known === undefined || this.stale !== 0) {
+    if (this.known === undefined || this.stale !== 0 || this.pins.size > 0) {
       this.known = collectFacts(this, this.known);
       this.stale = 0;
     }

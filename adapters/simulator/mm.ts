@@ -112,14 +112,14 @@ export abstract class Mm extends Files {
     return folio;
   }
 
-  private setPtes(vma: Vma, page: number, folio: Folio): void {
+  setPtes(vma: Vma, page: number, folio: Folio): void {
     vma.ptes.set(page, page + folio.count, folio.frame - page);
     this.getFrames(folio.frame, folio.count);
     this.stale |= PART.USER;
   }
 
   /** mm/memory.c: zap_page_range_single(). Poison entries go only with the mapping itself. */
-  private zapPtes(vma: Vma, start: number, end: number): void {
+  zapPtes(vma: Vma, start: number, end: number): void {
     for (const run of vma.ptes.slice(start, end)) {
       if (run.value === HWPOISON_ENTRY) continue;
       vma.ptes.delete(run.start, run.end);

@@ -85,7 +85,7 @@ export abstract class Mmu extends Mm {
    * kvm_handle_hva_range(): calls `handler` with mmu_lock held for each range of guest frames that the virtual pages
    * back; the first time, `onLock` before it.
    */
-  private kvmHandleHvaRange(
+  kvmHandleHvaRange(
     kvm: Kvm,
     startPage: number,
     endPage: number,

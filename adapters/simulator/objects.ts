@@ -147,4 +147,6 @@ export interface Kvm {
   mmuInvalidateInProgress: number;
   mmuInvalidateRange: { readonly start: number; readonly end: number } | undefined;
   mnActiveInvalidateCount: number;
+  /** Tasks between srcu_read_lock() and srcu_read_unlock(). */
+  srcuReaders: number;
 }

@@ -5,6 +5,7 @@ import { printOutcome } from '../../model/core/outcome.ts';
 import { profileById } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import type { Inode, MemSlot } from './objects.ts';
+import { WouldBlock } from './kernel.ts';
 import { SIMULATED_MACHINE, SimulatorMachine, machineTarget, simulatorTarget } from './index.ts';
 
 const PAGE = 4096n;
@@ -525,6 +526,24 @@ describe('hand-over points', () => {
     };
     expect(host.store('cpu0', 0n, 1n)).toBe('ok');
     expect(host.facts.stageTwo).toMatchObject([{ private: true }]);
+  });
+});
+
+describe('a schedule that cannot be', () => {
+  it('is given up where a slot would go while a fault reads it', () => {
+    const host = started();
+    host.machine.onHandOver = (point) => {
+      if (point === 'page_fault') host.slot('vm0', 0n, 'none', 0n);
+    };
+    expect(() => host.load('cpu0', 0n)).toThrow(WouldBlock);
+  });
+
+  it('is given up where a lock is held already', () => {
+    const host = started();
+    host.machine.onHandOver = (point) => {
+      if (point === 'invalidate_lock') host.slot('vm0', 0n, 'none', 0n);
+    };
+    expect(() => host.close('file0')).toThrow('slots_lock is held');
   });
 });
 

@@ -64,7 +64,7 @@ export abstract class Slots extends Gmem {
   }
 
   /** access_ok() */
-  private accessOk(address: bigint, size: bigint): boolean {
+  accessOk(address: bigint, size: bigint): boolean {
     const end = wrap64(address + size);
     return end >= address && end <= this.config.machine.userTop;
   }
@@ -126,7 +126,7 @@ export abstract class Slots extends Gmem {
   }
 
   /** kvm_set_memory_region(), from the look at the gmem file on. */
-  private kvmInstallMemslot(
+  kvmInstallMemslot(
     kvm: Kvm,
     mem: MemoryRegion,
     old: MemSlot | undefined,
@@ -144,7 +144,7 @@ export abstract class Slots extends Gmem {
   }
 
   /** kvm_set_memory_region() before 7.3.4: kvm_gmem_bind() came first, and was undone where the slot failed. */
-  private kvmBindThenSetMemslot(kvm: Kvm, fresh: MemSlot, file: GmemFile): Errno | undefined {
+  kvmBindThenSetMemslot(kvm: Kvm, fresh: MemSlot, file: GmemFile): Errno | undefined {
     const unbound = this.kvmGmemCommitMemoryRegion(file, fresh);
     if (unbound !== undefined) return unbound;
     const error = this.kvmSetMemslot(kvm, undefined, fresh, 'CREATE');
@@ -187,12 +187,13 @@ export abstract class Slots extends Gmem {
 
   /** kvm_replace_memslot() and kvm_swap_active_memslots() */
   kvmReplaceMemslot(kvm: Kvm, old: MemSlot | undefined, fresh: MemSlot | undefined): void {
-    if (kvm.mnActiveInvalidateCount > 0) throw new WouldBlock('mn_active_invalidate_count');
+    if (kvm.mnActiveInvalidateCount > 0) throw new WouldBlock('deadlock: slots change during an invalidation');
     const slots = kvm.memslots[(fresh ?? old)?.asId ?? 0];
     if (old !== undefined) slots?.delete(old.id);
     if (fresh !== undefined) slots?.set(fresh.id, fresh);
     this.stale |= PART.SLOTS;
     this.handOver('synchronize_srcu');
+    if (kvm.srcuReaders > 0) throw new WouldBlock('deadlock: slots change while somebody reads them');
   }
 
   /** arch/x86/kvm/x86.c: kvm_arch_prepare_memory_region() */

@@ -101,7 +101,7 @@ export abstract class Syscalls extends Vms {
   }
 
   /** mm/mmap.c: do_mmap() */
-  private doMmap(label: Label, file: File, size: bigint, offset: bigint, sharing: Sharing): Errno | undefined {
+  doMmap(label: Label, file: File, size: bigint, offset: bigint, sharing: Sharing): Errno | undefined {
     if (size === 0n) return 'EINVAL';
     const length = wrap64((size + PAGE_MASK) & ~PAGE_MASK);
     if (length === 0n) return 'ENOMEM';

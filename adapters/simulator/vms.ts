@@ -44,6 +44,7 @@ export abstract class Vms extends Faults {
       mmuInvalidateInProgress: 0,
       mmuInvalidateRange: undefined,
       mnActiveInvalidateCount: 0,
+      srcuReaders: 0,
     }));
     this.vmList.add(kvm);
     this.stale |= PART.VMS;
@@ -92,7 +93,7 @@ export abstract class Vms extends Faults {
     return this.files.allocate<VcpuFile>((address) => ({ address, kind: 'vcpu', label, count: 1, vcpu }));
   }
 
-  private kvmCreateVcpu(kvm: Kvm, id: bigint): Vcpu | Errno {
+  kvmCreateVcpu(kvm: Kvm, id: bigint): Vcpu | Errno {
     if (id >= this.config.machine.maxVcpuIds) return 'EINVAL';
     if (kvm.vcpus.has(id)) return 'EEXIST';
     // The vCPU and its file.

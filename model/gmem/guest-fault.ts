@@ -117,8 +117,32 @@ export const guestTop = (state: State): bigint => 1n << BigInt(state.config.mach
 /** A frame of a slot whose access meets the obstacle, for generators that aim at it; near the slots' edges only. */
 export function findObstacle(state: State, vmLabel: Label, wanted: Obstacle): number | undefined {
   const vm = known(state.vms, vmLabel);
+  if (!mayOccur(state, vm, wanted)) return undefined;
   for (const gfn of landmarks(state, vm)) if (gfn >= 0 && resolveGfn(state, vmLabel, gfn) === wanted) return gfn;
   return undefined;
+}
+
+/** A quick look at whether any frame of the VM could meet the obstacle. */
+function mayOccur(state: State, vm: Vm, wanted: Obstacle): boolean {
+  const someSlot = (holds: (slot: Slot) => boolean): boolean => [...vm.slots.values()].some(holds);
+  switch (wanted) {
+    case 'private-without-slot':
+    case 'private-without-gmem':
+      return vm.private.length > 0;
+    case 'file-gone':
+      return someSlot(({ gmem }) => gmem !== undefined && gmem.file === undefined);
+    case 'host-address-unknown':
+      return someSlot(({ hva }) => hva.base === '');
+    case 'poisoned':
+    case 'host-page-poisoned':
+      return (
+        [...state.inodes.values()].some(({ poisoned }) => poisoned.length > 0) ||
+        [...state.mappings.values()].some(({ poisonEntries }) => poisonEntries.length > 0)
+      );
+    case 'no-slot':
+    case 'host-page-missing':
+      return true;
+  }
 }
 
 function landmarks(state: State, vm: Vm): number[] {

@@ -8,6 +8,9 @@ import { bytes, chooseFd, choosePages } from './choose.ts';
 /** PAGE_ALIGN(), before it wraps. */
 const roundUp = (length: bigint): bigint => (length + PAGE_MASK) & ~PAGE_MASK;
 
+/** Programs map so little of this length that all mappings begin in the lower half of the address space. */
+const VERY_LONG = 1n << 40n;
+
 const inodeOf = (state: State, label: Label): Inode =>
   known(state.inodes, known(state.files, known(state.fds, label).id).inode);
 
@@ -18,7 +21,7 @@ export const memMap = defineTransition({
   args: {
     mapping: fresh('map'),
     fd: fd('gmem'),
-    length: u64({ boundaries: [1n << 46n, 1n << 47n, 0x7fff_ffff_f000n, U64_MAX - PAGE_SIZE + 2n] }),
+    length: u64({ boundaries: [VERY_LONG, 1n << 47n, 0x7fff_ffff_f000n, U64_MAX - PAGE_SIZE + 2n] }),
     offset: u64(),
     sharing: choice('shared', 'validate', 'private'),
   },
@@ -51,6 +54,13 @@ export const memMap = defineTransition({
       source: 'mm/mmap.c: do_mmap(), __get_unmapped_area()',
       violated: ({ length }, state) => roundUp(length) > state.config.machine.userTop,
       violate: (args) => ({ ...args, length: U64_MAX }),
+    },
+    {
+      id: 'mem.map/very-long',
+      unmodelled: 'whether and where so long a mapping finds room is up to the rest of the process',
+      when: 'the length is beyond one TiB',
+      violated: ({ length }) => roundUp(length) > VERY_LONG,
+      violate: (args) => ({ ...args, length: VERY_LONG + PAGE_SIZE }),
     },
     {
       id: 'mem.map/beyond-largest-file',
