@@ -4,6 +4,7 @@ import { randomInt } from 'node:crypto';
 import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { targetByName, TARGETS } from '../adapters/targets.ts';
+import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
@@ -29,10 +30,14 @@ export const seedOption = (): Option =>
   ).argParser(wholeNumber(MIN_SEED, MAX_SEED));
 
 export const runsOption = (): Option =>
-  new Option('--runs <number>', 'programs to run').argParser(wholeNumber(1, 1_000_000_000)).default(4000);
+  new Option('--runs <number>', 'programs to run')
+    .argParser(wholeNumber(1, 1_000_000_000))
+    .default(DEFAULT_BUDGET.runs);
 
 export const maxCommandsOption = (): Option =>
-  new Option('--max-commands <number>', 'commands in a program at most').argParser(wholeNumber(1, 10_000)).default(40);
+  new Option('--max-commands <number>', 'commands in a program at most')
+    .argParser(wholeNumber(1, 10_000))
+    .default(DEFAULT_BUDGET.maxCommands);
 
 export const targetOption = (fallback: string): Option =>
   new Option('--target <name>', `what to test; see \`gmem-conformance targets\` (default: ${fallback})`);

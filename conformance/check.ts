@@ -57,7 +57,8 @@ function compare(
   let at = 0;
   for (const observed of observations) {
     const command = program[at];
-    if (command === undefined) return { kind: 'inconclusive', reason: 'the target observed more than it was asked to do' };
+    if (command === undefined)
+      return { kind: 'inconclusive', reason: 'the target observed more than it was asked to do' };
     const expected = expectations?.[at] ?? specification.step(state, command);
     coverage?.hit(expected.rule);
     onStep?.({ command, expected, observed });

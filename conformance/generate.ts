@@ -126,7 +126,12 @@ export class Generator {
     return deck;
   }
 
-  #next(random: Random, deck: readonly AnyTransition[], goals: readonly Goal[], writer: Writer): AnyCommand | undefined {
+  #next(
+    random: Random,
+    deck: readonly AnyTransition[],
+    goals: readonly Goal[],
+    writer: Writer,
+  ): AnyCommand | undefined {
     const dice = random.below(100);
     if (dice < 22) return aim(pick(random, goals), random, writer);
     if (dice < 34) return aim(pick(random, this.#goals), random, writer);
@@ -134,7 +139,8 @@ export class Generator {
     if (dice >= 98) return { name: transition.name, args: wildArgs(transition, random, writer) };
     const args = draw(transition, random, writer);
     if (args === undefined) return undefined;
-    return { name: transition.name, args: dice < 88 ? args : withWild(transition, args, random, writer.state) };
+    if (dice < 56) return { name: transition.name, args: echo(transition, args, random, writer) };
+    return { name: transition.name, args: dice < 90 ? args : withWild(transition, args, random, writer.state) };
   }
 
   /** One of the goals that were reached least. */
@@ -214,6 +220,21 @@ class Writer implements GeneratedProgram {
     this.trace.push(step);
     this.state = step.state;
   }
+}
+
+/**
+ * The arguments, with some taken from an earlier command that has arguments of those names: a load from where something
+ * was stored, an allocation of what was punched out, the same slot again.
+ */
+function echo(transition: AnyTransition, args: Args, random: Random, { commands }: Writer): Args {
+  const open = argumentsOf(transition).filter(([, domain]) => domain.kind !== 'fresh');
+  const isRelated = ({ args: theirs }: AnyCommand): boolean => open.filter(([name]) => name in theirs).length > 1;
+  const model = pickOr(random, commands.slice(-16).filter(isRelated));
+  if (model === undefined) return args;
+  const taken = open
+    .filter(([name, domain]) => name in model.args && domain.kind !== 'choice' && random.below(5) > 0)
+    .map(([name]) => [name, model.args[name] as ArgValue] as const);
+  return { ...args, ...Object.fromEntries(taken) };
 }
 
 function withWild(transition: AnyTransition, args: Args, random: Random, state: State): Args {

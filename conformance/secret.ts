@@ -22,7 +22,8 @@ export function twinOf(specification: Specification, program: Program): Program 
   let differs = false;
   const twin = program.map((command) => {
     const step = specification.step(state, command);
-    const secret = isSecretStore(command) && step.rule === 'guest.store/guest-memory' && storesSecret(state, command.args);
+    const secret =
+      isSecretStore(command) && step.rule === 'guest.store/guest-memory' && storesSecret(state, command.args);
     state = step.state;
     if (!secret) return command;
     differs = true;

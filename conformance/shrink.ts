@@ -60,7 +60,7 @@ export async function shrinkProgram(
   };
   const passes = [shorter, merged, simpler, ...(replace ? [replaced] : [])];
   // After every success the cheap passes come first again.
-  for (let index = 0; index < passes.length; ) {
+  for (let index = 0; index < passes.length;) {
     const pass = passes[index] as Pass;
     index = (await take(pass(specification, best))) ? 0 : index + 1;
   }
@@ -112,7 +112,8 @@ function* shorter(_specification: Specification, program: Program): Iterable<Pro
   for (let size = length >> 1; size >= 1; size >>= 1)
     for (let end = length; end > 0; end -= size) yield program.filter((_, index) => index < end - size || index >= end);
   if (length > 32) return;
-  for (let late = length - 1; late > 0; late--) for (let early = late - 1; early >= 0; early--) yield without(program, early, late);
+  for (let late = length - 1; late > 0; late--)
+    for (let early = late - 1; early >= 0; early--) yield without(program, early, late);
 }
 
 /** Lets one label stand for another, and drops what created the other. */
@@ -224,9 +225,7 @@ function* replaced(specification: Specification, program: Program): Iterable<Pro
 
 /** Some commands that the specification would accept in the state. */
 function* alternatives(specification: Specification, state: State, program: Program): Iterable<AnyCommand> {
-  const used = new Set(
-    program.flatMap((command) => createdLabels(specification.transition(command.name), command)),
-  );
+  const used = new Set(program.flatMap((command) => createdLabels(specification.transition(command.name), command)));
   const fresh = (prefix: string): Label => {
     let number = 0;
     while (used.has(`${prefix}${number}`)) number++;

@@ -4,7 +4,14 @@
  * whether the oracle notices; they say nothing about whether the rules themselves are true.
  */
 import { CATALOGUE } from '../../model/catalogue.ts';
-import { DEFAULT_PROFILE, FULL_MACHINE, holdsIn, profileById, PROFILES, type Profile } from '../../model/core/profile.ts';
+import {
+  DEFAULT_PROFILE,
+  FULL_MACHINE,
+  holdsIn,
+  profileById,
+  PROFILES,
+  type Profile,
+} from '../../model/core/profile.ts';
 import { Specification, type AnyTransition } from '../../model/core/specification.ts';
 import { answerOf, type Args, type Guard } from '../../model/core/transition.ts';
 import { specificationTarget } from '../reference/reference.ts';
@@ -53,7 +60,9 @@ function derivedFrom(transition: AnyTransition): Mutant[] {
 }
 
 const rulesText = (profile: Profile): string =>
-  JSON.stringify(new Specification({ profile, machine: FULL_MACHINE }, CATALOGUE).rules().map((rule) => [rule.id, rule.result]));
+  JSON.stringify(
+    new Specification({ profile, machine: FULL_MACHINE }, CATALOGUE).rules().map((rule) => [rule.id, rule.result]),
+  );
 
 /** A kernel of one release that is taken for another. */
 function confusedProfiles(): Mutant[] {

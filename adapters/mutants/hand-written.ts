@@ -31,15 +31,19 @@ const READONLY = 2;
 const bindings: readonly Fault[] = [
   {
     id: 'gmem-flag-toggled',
-    fault: 'lets KVM_MEM_GUEST_MEMFD be toggled on a slot that exists (fixed by "KVM: guest_memfd: slots are immutable")',
+    fault:
+      'lets KVM_MEM_GUEST_MEMFD be toggled on a slot that exists (fixed by "KVM: guest_memfd: slots are immutable")',
     machine: class extends SimulatorMachine {
       override kvmChangeOf(mem: MemoryRegion, old: MemSlot): ReturnType<SimulatorMachine['kvmChangeOf']> {
         const flags = Number(mem.flags);
         if ((flags & GUEST_MEMFD) !== 0) return 'EINVAL';
-        return super.kvmChangeOf({ ...mem, flags: BigInt(flags | (old.flags & GUEST_MEMFD & READONLY)) }, {
-          ...old,
-          flags: old.flags & ~GUEST_MEMFD,
-        });
+        return super.kvmChangeOf(
+          { ...mem, flags: BigInt(flags | (old.flags & GUEST_MEMFD & READONLY)) },
+          {
+            ...old,
+            flags: old.flags & ~GUEST_MEMFD,
+          },
+        );
       }
     },
   },
@@ -52,7 +56,11 @@ const bindings: readonly Fault[] = [
         const without = { ...old, flags: old.flags & ~GUEST_MEMFD };
         return super.kvmChangeOf({ ...mem, flags: mem.flags & ~gmem }, without);
       }
-      override kvmCommitMemoryRegion(kvm: Kvm, old: MemSlot, change: 'CREATE' | 'DELETE' | 'MOVE' | 'FLAGS_ONLY'): void {
+      override kvmCommitMemoryRegion(
+        kvm: Kvm,
+        old: MemSlot,
+        change: 'CREATE' | 'DELETE' | 'MOVE' | 'FLAGS_ONLY',
+      ): void {
         if (change === 'DELETE') super.kvmCommitMemoryRegion(kvm, old, change);
         else this.slots.free(old);
       }

@@ -119,7 +119,8 @@ function reference(kind: 'fd' | 'mapping', describe: string, candidates: (state:
 export const fd = (kind: FdKind | 'any'): Domain<Label> =>
   reference('fd', kind === 'any' ? 'descriptor' : `descriptor of a ${kind}`, (state) => [NO_FD, ...state.fds.keys()]);
 
-export const mapping = (): Domain<Label> => reference('mapping', 'mapping', (state) => [ARENA, ...state.mappings.keys()]);
+export const mapping = (): Domain<Label> =>
+  reference('mapping', 'mapping', (state) => [ARENA, ...state.mappings.keys()]);
 
 /** A label that the command gives to what it creates. */
 export const fresh = (prefix: string): FreshDomain => ({

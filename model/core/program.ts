@@ -40,9 +40,14 @@ export function createdLabels(transition: AnyTransition, command: AnyCommand): r
 }
 
 /** The same command with every label replaced by what `rename` says. */
-export function renameLabels(transition: AnyTransition, command: AnyCommand, rename: (label: Label) => Label): AnyCommand {
+export function renameLabels(
+  transition: AnyTransition,
+  command: AnyCommand,
+  rename: (label: Label) => Label,
+): AnyCommand {
   const args: Record<string, ArgValue> = {};
-  for (const [name, domain] of argumentsOf(transition)) args[name] = renamed(domain, command.args[name] as ArgValue, rename);
+  for (const [name, domain] of argumentsOf(transition))
+    args[name] = renamed(domain, command.args[name] as ArgValue, rename);
   return { name: command.name, args };
 }
 
@@ -117,7 +122,10 @@ function parseCommand(
   }
   const [unknown] = given.keys();
   if (unknown !== undefined)
-    throw new ProgramError(line, `${name} has no argument '${unknown}'; it takes ${Object.keys(transition.args).join(', ')}`);
+    throw new ProgramError(
+      line,
+      `${name} has no argument '${unknown}'; it takes ${Object.keys(transition.args).join(', ')}`,
+    );
   const command = { name, args };
   for (const label of createdLabels(transition, command)) registerLabel(label, line, labels);
   return command;

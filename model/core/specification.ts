@@ -61,8 +61,7 @@ export class Specification {
 
   transition(name: string): AnyTransition {
     const transition = this.transitions.get(name);
-    if (transition === undefined)
-      throw new RangeError(`profile ${this.config.profile.id} has no command '${name}'`);
+    if (transition === undefined) throw new RangeError(`profile ${this.config.profile.id} has no command '${name}'`);
     return transition;
   }
 
@@ -87,8 +86,7 @@ export class Specification {
 
 function diverted(guard: Guard<Args>, args: Args, state: State, mayAlso: readonly Errno[]): Step {
   if ('errno' in guard) return { rule: guard.id, outcome: fails(guard.errno), mayAlso, state };
-  if ('unmodelled' in guard)
-    return { rule: guard.id, outcome: ok(), mayAlso, state, unmodelled: guard.unmodelled };
+  if ('unmodelled' in guard) return { rule: guard.id, outcome: ok(), mayAlso, state, unmodelled: guard.unmodelled };
   return { rule: guard.id, outcome: guard.outcome(args, state), mayAlso, state };
 }
 

@@ -5,7 +5,7 @@ import { add, covers, erase, intersects, remove } from '../core/ranges.ts';
 import { known, openAs, withVm, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
 import { supportedAttributes } from './cap-check.ts';
-import { bytes, chooseFd, chooseGfn, choosePages } from './choose.ts';
+import { bytes, chooseFd, chooseGfn, choosePage, choosePages } from './choose.ts';
 import { vmOf } from './slots.ts';
 
 const domains = {
@@ -61,7 +61,13 @@ export const attributesSet = defineTransition({
       violated: (args, state) => (args.attributes & ~supportedAttributes(state, openAs(state, args.vm, 'vm'))) !== 0n,
       violate: (args, state, random) => {
         const refused = ~supportedAttributes(state, openAs(state, args.vm, 'vm'));
-        return { ...args, attributes: pick(random, [8n, 9n, 7n, 16n].filter((bit) => (bit & refused) !== 0n)) };
+        return {
+          ...args,
+          attributes: pick(
+            random,
+            [8n, 9n, 7n, 16n].filter((bit) => (bit & refused) !== 0n),
+          ),
+        };
       },
     },
     {
@@ -84,7 +90,10 @@ export const attributesSet = defineTransition({
       when: 'address or size is not a multiple of the page size',
       violated: ({ address, size }) => !isPageAligned(address) || !isPageAligned(size),
       violate: (args, _state, random) =>
-        pick(random, [{ ...args, address: args.address | 1n }, { ...args, size: args.size | 0x800n }]),
+        pick(random, [
+          { ...args, address: args.address | 1n },
+          { ...args, size: args.size | 0x800n },
+        ]),
     },
   ],
   accepts: [
@@ -118,7 +127,8 @@ export const attributesSet = defineTransition({
     const supported = supportedAttributes(state, openAs(state, vm, 'vm'));
     if (supported === 0n && random.below(4) > 0) return undefined;
     const slot = pickOr(random, [...vmOf(state, vm).slots.values()]);
-    const base = slot === undefined || random.below(5) === 0 ? chooseGfn(random) : slot.baseGfn + random.below(Math.min(slot.pages, 8));
+    const base =
+      slot === undefined || random.below(5) === 0 ? chooseGfn(random) : slot.baseGfn + choosePage(random, slot.pages);
     return {
       vm,
       address: bytes(base),

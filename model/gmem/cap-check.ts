@@ -43,7 +43,8 @@ function answer(state: State, vm: Label | undefined, cap: bigint): bigint {
 export const capCheck = defineTransition({
   name: 'cap.check',
   summary: 'Asks what the system, or one VM, supports.',
-  source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl_check_extension_generic(); arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension()',
+  source:
+    'virt/kvm/kvm_main.c: kvm_vm_ioctl_check_extension_generic(); arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension()',
   args: { fd: fd('any'), cap: u64({ boundaries: KNOWN }) },
   mayAlso: [],
   weight: 2,

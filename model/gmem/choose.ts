@@ -10,15 +10,21 @@ export function chooseFd(random: Random, state: State, kind: FdKind): Label | un
   return pickOr(random, found);
 }
 
-/** Sizes that keep programs small, and now and then one that is not. */
+/** Sizes that keep programs small, so that commands meet on the same pages; now and then one that is not. */
 export function choosePages(random: Random, most = 8): number {
-  return random.below(40) === 0 ? pick(random, [512, 513, 1 << 20, 1 << 28]) : 1 + random.below(most);
+  if (random.below(40) === 0) return pick(random, [512, 513, 1 << 20, 1 << 28]);
+  return 1 + random.below(random.below(3) > 0 ? 3 : most);
 }
 
-const BASES = [0, 0, 0, 0, 0, 0, 512, 0x100000, 0x4000000] as const;
+/** Frames near which something changes: the start, a node of an xarray, a huge page, and far out. */
+const BASES = [0, 0, 0, 0, 0, 0, 56, 504, 0x100000, 0x4000000] as const;
 
 /** A guest frame: near zero mostly, else near another landmark, so that slots meet. */
-export const chooseGfn = (random: Random): number => pick(random, BASES) + random.below(24);
+export const chooseGfn = (random: Random): number => pick(random, BASES) + random.below(random.below(2) === 0 ? 4 : 16);
+
+/** A page of a run of `pages`: the first ones, or the last. */
+export const choosePage = (random: Random, pages: number): number =>
+  random.below(5) === 0 ? pages - 1 : random.below(Math.min(pages, random.below(3) === 0 ? 8 : 2));
 
 export const bytes = (pages: number): bigint => BigInt(pages) * PAGE_SIZE;
 
@@ -26,4 +32,4 @@ export const bytes = (pages: number): bigint => BigInt(pages) * PAGE_SIZE;
 export const chooseValue = (random: Random): bigint => BigInt(1 + random.below(0xffff));
 
 /** Byte offset of one of few words of a page, so that loads meet stores. */
-export const chooseWordOffset = (random: Random): bigint => pick(random, [0n, 0n, 0n, 8n, 0xff8n]);
+export const chooseWordOffset = (random: Random): bigint => pick(random, [0n, 0n, 0n, 0n, 0n, 0n, 8n, 0xff8n]);

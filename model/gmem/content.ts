@@ -52,7 +52,9 @@ export function makeResident(state: State, label: Label, start: number, end: num
 export function touchMapping(state: State, label: Label, page: number, pages = 1): State {
   const map = known(state.mappings, label);
   const touched = add(map.touched, page, page + pages);
-  return touched === map.touched ? state : { ...state, mappings: withEntry(state.mappings, label, { ...map, touched }) };
+  return touched === map.touched
+    ? state
+    : { ...state, mappings: withEntry(state.mappings, label, { ...map, touched }) };
 }
 
 /** Changes what the page tables of the host process show of the range, in every mapping of the inode. */

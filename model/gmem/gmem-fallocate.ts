@@ -4,7 +4,7 @@ import { pick } from '../core/random.ts';
 import { known } from '../core/state.ts';
 import type { Inode, Label, State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
-import { bytes, chooseFd } from './choose.ts';
+import { bytes, chooseFd, choosePage } from './choose.ts';
 import { makeResident, punch } from './content.ts';
 
 const { KEEP_SIZE, PUNCH_HOLE, NO_HIDE_STALE, COLLAPSE_RANGE, ZERO_RANGE, INSERT_RANGE, UNSHARE_RANGE, WRITE_ZEROES } =
@@ -41,7 +41,11 @@ export const gmemFallocate = defineTransition({
       source: 'fs/open.c: vfs_fallocate()',
       violated: ({ offset, length }) => offset < 0n || length <= 0n,
       violate: (args, _state, random) =>
-        pick(random, [{ ...args, offset: -PAGE_SIZE }, { ...args, length: 0n }, { ...args, length: -PAGE_SIZE }]),
+        pick(random, [
+          { ...args, offset: -PAGE_SIZE },
+          { ...args, length: 0n },
+          { ...args, length: -PAGE_SIZE },
+        ]),
     },
     {
       id: 'gmem.fallocate/unknown-mode',
@@ -100,7 +104,10 @@ export const gmemFallocate = defineTransition({
       when: 'offset or length is not a multiple of the page size',
       violated: ({ offset, length }) => !isPageAligned(offset) || !isPageAligned(length),
       violate: (args, _state, random) =>
-        pick(random, [{ ...args, offset: args.offset + 1n }, { ...args, length: args.length + 0x800n }]),
+        pick(random, [
+          { ...args, offset: args.offset + 1n },
+          { ...args, length: args.length + 0x800n },
+        ]),
     },
     {
       id: 'gmem.fallocate/beyond-file',
@@ -138,7 +145,7 @@ export const gmemFallocate = defineTransition({
     const label = chooseFd(random, state, 'gmem');
     if (label === undefined) return undefined;
     const { pages } = sizeOf(state, label);
-    const first = random.below(Math.min(pages, 16));
+    const first = choosePage(random, pages);
     const whole = random.below(4) === 0;
     const length = whole ? pages - first : 1 + random.below(Math.min(pages - first, 8));
     const punches = random.below(2) === 0;

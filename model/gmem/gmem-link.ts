@@ -34,11 +34,11 @@ export const gmemLink = defineTransition({
       id: 'gmem.link/same-vm',
       errno: 'EINVAL',
       when: 'the file already belongs to this VM',
-      violated: ({ vm, from }, state) =>
-        known(state.files, fileOf(state, from) ?? from).vm === openAs(state, vm, 'vm'),
+      violated: ({ vm, from }, state) => known(state.files, fileOf(state, from) ?? from).vm === openAs(state, vm, 'vm'),
       violate: (args, state) => {
         const owner = known(state.files, fileOf(state, args.from) ?? args.from).vm;
-        for (const [label, open] of state.fds) if (open.kind === 'vm' && open.id === owner) return { ...args, vm: label };
+        for (const [label, open] of state.fds)
+          if (open.kind === 'vm' && open.id === owner) return { ...args, vm: label };
         return undefined;
       },
     },

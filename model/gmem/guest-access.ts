@@ -4,7 +4,7 @@ import type { Errno, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import { known, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
-import { bytes, chooseFd, chooseGfn, chooseValue, chooseWordOffset } from './choose.ts';
+import { bytes, chooseFd, chooseGfn, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
 import { hostMayTouch, isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
 import {
   findObstacle,
@@ -200,9 +200,7 @@ function draw(random: Random, state: State): Access | undefined {
     if (random.below(4) > 0) return undefined;
     return { vcpu, gpa: bytes(chooseGfn(random)) };
   }
-  const most = Math.min(slot.pages, 8);
-  const page = random.below(4) === 0 ? slot.pages - 1 - random.below(most) : random.below(most);
-  return { vcpu, gpa: bytes(slot.baseGfn + page) + chooseWordOffset(random) };
+  return { vcpu, gpa: bytes(slot.baseGfn + choosePage(random, slot.pages)) + chooseWordOffset(random) };
 }
 
 function load(args: Access, state: State): Accepted {

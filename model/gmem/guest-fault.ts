@@ -74,7 +74,8 @@ export function extentOf(state: State, vmLabel: Label, found: Found, gfn: number
   const vm = known(state.vms, vmLabel);
   const inode = known(state.inodes, found.inode);
   let limit = Math.min(end, found.slot.baseGfn + found.slot.pages);
-  for (const { start, end: last } of vm.private) for (const edge of [start, last]) if (edge > gfn) limit = Math.min(limit, edge);
+  for (const { start, end: last } of vm.private)
+    for (const edge of [start, last]) if (edge > gfn) limit = Math.min(limit, edge);
   for (const { start } of inode.poisoned) if (start > found.page) limit = Math.min(limit, gfn + start - found.page);
   if (found.mapping !== undefined) {
     const map = known(state.mappings, found.mapping);

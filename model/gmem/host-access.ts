@@ -4,8 +4,17 @@ import { pick, pickOr, type Random } from '../core/random.ts';
 import { clip } from '../core/ranges.ts';
 import { ARENA, known, type Inode, type Label, type Mapping, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
-import { bytes, chooseValue, chooseWordOffset } from './choose.ts';
-import { hostMayTouch, isWordAligned, makeResident, readWord, touchMapping, wordIndex, writeWord, type Place } from './content.ts';
+import { bytes, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
+import {
+  hostMayTouch,
+  isWordAligned,
+  makeResident,
+  readWord,
+  touchMapping,
+  wordIndex,
+  writeWord,
+  type Place,
+} from './content.ts';
 import { hostPage, isHostPoisoned, type HostPage } from './slots.ts';
 
 interface Access {
@@ -76,7 +85,9 @@ function rows<A extends Access>(command: string): Guard<A>[] {
         goTo(
           args,
           findPage(state, random, (map, inode) =>
-            map.firstPage + map.pages > inode.pages && hostMayTouch(inode) ? Math.max(inode.pages - map.firstPage, 0) : undefined,
+            map.firstPage + map.pages > inode.pages && hostMayTouch(inode)
+              ? Math.max(inode.pages - map.firstPage, 0)
+              : undefined,
           ),
         ),
     },
@@ -86,7 +97,11 @@ function rows<A extends Access>(command: string): Guard<A>[] {
       outcome: () => SIGBUS,
       when: 'the file was created without INIT_SHARED: its pages belong to the guest',
       violated: (args, state) => !hostMayTouch(inodeAt(args, state)),
-      violate: (args, state, random) => goTo(args, findPage(state, random, (_map, inode) => (hostMayTouch(inode) ? undefined : 0))),
+      violate: (args, state, random) =>
+        goTo(
+          args,
+          findPage(state, random, (_map, inode) => (hostMayTouch(inode) ? undefined : 0)),
+        ),
     },
     {
       id: `${command}/poisoned`,
@@ -115,9 +130,9 @@ function draw(random: Random, state: State): Access | undefined {
   const ofGmem = usable.filter(([label]) => label !== ARENA);
   const [label, map] = pick(random, ofGmem.length > 0 && random.below(4) > 0 ? ofGmem : usable);
   const { pages } = known(state.inodes, map.inode);
-  const most = Math.min(map.pages, pages - map.firstPage, 12);
+  const most = Math.min(map.pages, pages - map.firstPage);
   if (most <= 0) return undefined;
-  return { mapping: label, offset: bytes(random.below(most)) + chooseWordOffset(random) };
+  return { mapping: label, offset: bytes(choosePage(random, most)) + chooseWordOffset(random) };
 }
 
 const loadArgs = { mapping: mapping(), offset: u64() } as const;

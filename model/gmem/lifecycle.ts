@@ -53,7 +53,8 @@ function releaseFile(state: State, label: Label): State {
 }
 
 /** What follows when one reference to a file is gone. */
-export const dropFile = (state: State, file: Label): State => (fileIsHeld(state, file) ? state : releaseFile(state, file));
+export const dropFile = (state: State, file: Label): State =>
+  fileIsHeld(state, file) ? state : releaseFile(state, file);
 
 /** What follows when a descriptor of `open` is gone. */
 export function dropDescriptor(state: State, open: OpenFile): State {

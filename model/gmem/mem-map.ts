@@ -16,7 +16,8 @@ const inodeOf = (state: State, label: Label): Inode =>
 
 export const memMap = defineTransition({
   name: 'mem.map',
-  summary: 'Maps a guest memory file into the host process, readable and writable, at an address of the kernel’s choice.',
+  summary:
+    'Maps a guest memory file into the host process, readable and writable, at an address of the kernel’s choice.',
   source: 'mm/mmap.c: do_mmap(); virt/kvm/guest_memfd.c: kvm_gmem_mmap()',
   args: {
     mapping: fresh('map'),
@@ -77,7 +78,8 @@ export const memMap = defineTransition({
       violated: (args, state) => (inodeOf(state, args.fd).flags & GMEM_FLAG.MMAP) === 0n,
       violate: (args, state) => {
         for (const [label, open] of state.fds)
-          if (open.kind === 'gmem' && (inodeOf(state, label).flags & GMEM_FLAG.MMAP) === 0n) return { ...args, fd: label };
+          if (open.kind === 'gmem' && (inodeOf(state, label).flags & GMEM_FLAG.MMAP) === 0n)
+            return { ...args, fd: label };
         return undefined;
       },
     },
@@ -98,7 +100,10 @@ export const memMap = defineTransition({
         const { inode } = known(state.files, file);
         const pages = toPages(roundUp(length));
         return {
-          state: { ...state, mappings: withEntry(state.mappings, mapping, newMapping(inode, file, toPages(offset), pages)) },
+          state: {
+            ...state,
+            mappings: withEntry(state.mappings, mapping, newMapping(inode, file, toPages(offset), pages)),
+          },
         };
       },
     },

@@ -47,7 +47,9 @@ export const memoryFail = defineTransition({
           poisonEntries: add(map.poisonEntries, start, end),
         }));
         const zapped = zapInode(unmapped, inode, page, page + 1);
-        return { state: withInode(zapped, inode, { poisoned: add(known(state.inodes, inode).poisoned, page, page + 1) }) };
+        return {
+          state: withInode(zapped, inode, { poisoned: add(known(state.inodes, inode).poisoned, page, page + 1) }),
+        };
       },
     },
   ],

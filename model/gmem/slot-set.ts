@@ -126,8 +126,7 @@ const argumentRows: readonly Row[] = [
     id: 'slot.set/file-offset',
     errno: 'EINVAL',
     when: 'GUEST_MEMFD is set and the file offset is not page aligned, or offset plus size wraps; deletions too',
-    violated: (args) =>
-      isGmem(args) && (!isPageAligned(args.offset) || wrap64(args.offset + args.size) < args.offset),
+    violated: (args) => isGmem(args) && (!isPageAligned(args.offset) || wrap64(args.offset + args.size) < args.offset),
     violate: (args, _state, random) =>
       isGmem(args) ? { ...args, offset: pick(random, [args.offset | 1n, U64_MAX - PAGE_SIZE + 1n]) } : undefined,
   },
@@ -180,7 +179,9 @@ const slotRows: readonly Row[] = [
     violate: (args, state, random) => {
       const slots = [...vmOf(state, args.vm).slots.values()];
       const slot = pickOr(random, random.below(2) === 0 ? slots : slots.filter(({ gmem }) => gmem !== undefined));
-      return slot === undefined ? undefined : { ...args, ...sameRegion(slot), flags: KVM_MEM.GUEST_MEMFD, api: 'v2', slot: BigInt(slot.id) };
+      return slot === undefined
+        ? undefined
+        : { ...args, ...sameRegion(slot), flags: KVM_MEM.GUEST_MEMFD, api: 'v2', slot: BigInt(slot.id) };
     },
   },
   {
@@ -370,7 +371,12 @@ function install(args: SlotSet, state: State): Accepted {
   };
   const moved = old !== undefined && old.baseGfn !== slot.baseGfn;
   const stageTwo = moved ? erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages) : vm.stageTwo;
-  return { state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, { slots: withEntry(vm.slots, slot.id, slot), stageTwo }) };
+  return {
+    state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
+      slots: withEntry(vm.slots, slot.id, slot),
+      stageTwo,
+    }),
+  };
 }
 
 function uninstall(args: SlotSet, state: State): Accepted {
@@ -378,7 +384,9 @@ function uninstall(args: SlotSet, state: State): Accepted {
   const id = slotId(args);
   const old = vm.slots.get(id);
   const stageTwo = old === undefined ? vm.stageTwo : erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages);
-  return { state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, { slots: withoutEntry(vm.slots, id), stageTwo }) };
+  return {
+    state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, { slots: withoutEntry(vm.slots, id), stageTwo }),
+  };
 }
 
 /** A part of a file of this VM that no slot uses, or undefined. */
@@ -407,14 +415,19 @@ function freeFileRange(
 function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
   const slot = freeSlotId(vmOf(state, vmFd));
   const backing = random.below(6) > 0 ? freeFileRange(state, vmFd, random) : undefined;
-  const hvaPage = random.below(8);
-  const common = { vm: vmFd, slot, hva: chooseHostAddress(random, state, hvaPage), gpa: bytes(chooseSlotGfn(random, vmOf(state, vmFd))) };
+  const hvaPage = random.below(4);
+  const common = {
+    vm: vmFd,
+    slot,
+    hva: chooseHostAddress(random, state, hvaPage),
+    gpa: bytes(chooseSlotGfn(random, vmOf(state, vmFd))),
+  };
   if (backing === undefined) {
     const api = pick(random, ['v1', 'v2'] as const);
     const flags = pick(random, [0n, 0n, KVM_MEM.LOG_DIRTY_PAGES, KVM_MEM.READONLY]);
     return { ...common, api, flags, size: bytes(choosePages(random)), gmem: NO_FD, offset: 0n };
   }
-  const first = backing.start + random.below(Math.min(backing.end - backing.start, 4));
+  const first = backing.start + (random.below(3) === 0 ? random.below(Math.min(backing.end - backing.start, 4)) : 0);
   const pages = 1 + random.below(Math.min(backing.end - first, 8));
   return {
     ...common,
@@ -448,7 +461,10 @@ function chooseHostAddress(random: Random, state: State, page: number): Address 
     case 3:
     case 4: {
       // Guest memory that is mapped in the host may back an ordinary slot, too.
-      const base = pickOr(random, [...state.mappings.keys()].filter((label) => label !== ARENA));
+      const base = pickOr(
+        random,
+        [...state.mappings.keys()].filter((label) => label !== ARENA),
+      );
       return base === undefined ? arena : { base, offset: bytes(random.below(3)) };
     }
     default:

@@ -4,7 +4,7 @@ import type { Errno } from '../core/outcome.ts';
 import { pick, pickOr } from '../core/random.ts';
 import { known, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
-import { bytes, chooseFd } from './choose.ts';
+import { bytes, chooseFd, choosePage } from './choose.ts';
 import {
   extentOf,
   findObstacle,
@@ -99,7 +99,11 @@ export const vcpuPrefault = defineTransition({
       errno: 'EINVAL',
       when: 'guest address or size is not a multiple of the page size',
       violated: ({ gpa, size }) => !isPageAligned(gpa) || !isPageAligned(size),
-      violate: (args, _state, random) => pick(random, [{ ...args, gpa: args.gpa | 8n }, { ...args, size: args.size | 1n }]),
+      violate: (args, _state, random) =>
+        pick(random, [
+          { ...args, gpa: args.gpa | 8n },
+          { ...args, size: args.size | 1n },
+        ]),
     },
     {
       id: 'vcpu.prefault/empty-or-wraps',
@@ -107,7 +111,10 @@ export const vcpuPrefault = defineTransition({
       when: 'the size is zero, or guest address plus size wraps',
       violated: ({ gpa, size }) => wrap64(gpa + size) <= gpa,
       violate: (args, _state, random) =>
-        pick(random, [{ ...args, size: 0n }, { ...args, gpa: U64_MAX - PAGE_SIZE + 1n }]),
+        pick(random, [
+          { ...args, size: 0n },
+          { ...args, gpa: U64_MAX - PAGE_SIZE + 1n },
+        ]),
     },
     {
       id: 'vcpu.prefault/shadow-paging',
@@ -115,8 +122,7 @@ export const vcpuPrefault = defineTransition({
       when: 'the machine has no two-dimensional paging',
       source: 'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault()',
       violated: (_args, state) => !state.config.machine.twoDimensionalPaging,
-      unreachable: (machine) =>
-        machine.twoDimensionalPaging ? 'the machine has two-dimensional paging' : undefined,
+      unreachable: (machine) => (machine.twoDimensionalPaging ? 'the machine has two-dimensional paging' : undefined),
     },
     {
       id: 'vcpu.prefault/beyond-guest-physical',
@@ -186,7 +192,7 @@ export const vcpuPrefault = defineTransition({
     if (vcpu === undefined) return undefined;
     const slot = pickOr(random, [...known(state.vms, vmOfVcpu(state, vcpu)).slots.values()]);
     if (slot === undefined || slot.id > 0xffff) return undefined;
-    const first = random.below(Math.min(slot.pages, 8));
+    const first = choosePage(random, slot.pages);
     return { vcpu, gpa: bytes(slot.baseGfn + first), size: bytes(1 + random.below(6)), flags: 0n };
   },
 });

@@ -23,8 +23,10 @@ function twoWorlds({ after }: Moment): string | undefined {
 export const attributeInvariants: readonly Invariant[] = [
   {
     id: 'attributes/one-world',
-    sentence: 'A gfn is private or shared, never both: no stage-2 entry of one kind survives a conversion to the other.',
-    source: 'virt/kvm/kvm_main.c: kvm_vm_set_mem_attributes(); arch/x86/kvm/mmu/mmu.c: kvm_arch_pre_set_memory_attributes()',
+    sentence:
+      'A gfn is private or shared, never both: no stage-2 entry of one kind survives a conversion to the other.',
+    source:
+      'virt/kvm/kvm_main.c: kvm_vm_set_mem_attributes(); arch/x86/kvm/mmu/mmu.c: kvm_arch_pre_set_memory_attributes()',
     observable: always,
     broken: twoWorlds,
   },

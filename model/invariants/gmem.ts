@@ -64,7 +64,9 @@ function mismatch({ after }: Moment): string | undefined {
   for (const { file, vm, slot, firstPage } of after.slots)
     if (
       file !== undefined &&
-      !after.bindings.some((each) => each.file === file && each.slot === slot && each.vm === vm && each.start === firstPage)
+      !after.bindings.some(
+        (each) => each.file === file && each.slot === slot && each.vm === vm && each.start === firstPage,
+      )
     )
       return `slot ${slot} of ${vm} refers to ${file}, which has no binding for it`;
   return undefined;
@@ -76,7 +78,8 @@ function mutated({ before, after }: Moment): string | undefined {
     const now = after.slots.find((each) => each.vm === vm && each.slot === slot);
     if (now === undefined) continue;
     if (gmem !== now.gmem) return `slot ${slot} of ${vm} ${gmem ? 'lost' : 'gained'} GUEST_MEMFD without being deleted`;
-    if (gmem && (baseGfn !== now.baseGfn || pages !== now.pages)) return `slot ${slot} of ${vm} changed without being deleted`;
+    if (gmem && (baseGfn !== now.baseGfn || pages !== now.pages))
+      return `slot ${slot} of ${vm} changed without being deleted`;
   }
   return undefined;
 }
@@ -108,7 +111,8 @@ export const gmemInvariants: readonly Invariant[] = [
   },
   {
     id: 'gmem/bindings-match-slots',
-    sentence: 'A file binds exactly the slots that refer to it, page for page; no binding is left to a slot that is gone.',
+    sentence:
+      'A file binds exactly the slots that refer to it, page for page; no binding is left to a slot that is gone.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind(), kvm_gmem_unbind()',
     observable: always,
     broken: mismatch,

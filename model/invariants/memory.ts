@@ -19,7 +19,9 @@ function uncovered(resident: readonly ResidentFact[], frame: number, count: numb
 
 /** The page that a guest frame should show now, where the facts tell: the binding of its slot. */
 function wrongPage(facts: Facts, vm: string, gfn: number, frame: number, isPrivate: boolean): string | undefined {
-  const slot = facts.slots.find((each) => each.vm === vm && gfn >= each.baseGfn && gfn < each.baseGfn + each.pages && each.slot <= 0xffff);
+  const slot = facts.slots.find(
+    (each) => each.vm === vm && gfn >= each.baseGfn && gfn < each.baseGfn + each.pages && each.slot <= 0xffff,
+  );
   if (slot === undefined) return `gfn ${hex(gfn)} of ${vm} is mapped, and no slot shows it`;
   if (!isPrivate) return undefined;
   const inode = facts.files.find((each) => each.file === slot.file)?.inode;
@@ -37,7 +39,8 @@ function staleMapping({ after }: Moment): string | undefined {
     if (gone !== undefined)
       return `gfn ${hex(gfn + gone - frame)} of ${vm} shows frame ${hex(gone)}, which was freed or given to another owner`;
     const wrong =
-      wrongPage(after, vm, gfn, frame, isPrivate) ?? wrongPage(after, vm, gfn + count - 1, frame + count - 1, isPrivate);
+      wrongPage(after, vm, gfn, frame, isPrivate) ??
+      wrongPage(after, vm, gfn + count - 1, frame + count - 1, isPrivate);
     if (wrong !== undefined) return wrong;
   }
   for (const { mapping, page, frame, count } of after.user) {
@@ -80,7 +83,8 @@ function unbalanced({ after }: Moment): string | undefined {
 function edgesWithin(user: readonly UserMappingFact[], frame: number, count: number): readonly number[] {
   const edges = [frame];
   for (const each of user)
-    for (const edge of [each.frame, each.frame + each.count]) if (edge > frame && edge < frame + count) edges.push(edge);
+    for (const edge of [each.frame, each.frame + each.count])
+      if (edge > frame && edge < frame + count) edges.push(edge);
   return edges;
 }
 
@@ -117,7 +121,8 @@ export const memoryInvariants: readonly Invariant[] = [
   },
   {
     id: 'memory/fresh-is-zero',
-    sentence: 'A page that a guest or the host gets for the first time reads as zero: nothing of an earlier owner shows.',
+    sentence:
+      'A page that a guest or the host gets for the first time reads as zero: nothing of an earlier owner shows.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_get_pfn(), kvm_gmem_fault_user_mapping()',
     observable: ({ firstTouches }) => firstTouches !== undefined,
     broken: notFresh,
