@@ -17,7 +17,7 @@ export function choosePages(random: Random, most = 8): number {
 }
 
 /** Frames near which something changes: the start, a node of an xarray, a huge page, and far out. */
-const BASES = [0, 0, 0, 0, 0, 0, 56, 504, 0x100000, 0x4000000] as const;
+const BASES = [0, 0, 0, 0, 0, 0, 62, 62, 510, 0x100000, 0x4000000] as const;
 
 /** A guest frame: near zero mostly, else near another landmark, so that slots meet. */
 export const chooseGfn = (random: Random): number => pick(random, BASES) + random.below(random.below(2) === 0 ? 4 : 16);

@@ -17,5 +17,5 @@ export const faultSlab = defineTransition({
       accept: (_args, state) => ({ state }),
     },
   ],
-  draw: ({ random }) => ({ skip: BigInt(random.below(1 + random.below(6))) }),
+  draw: ({ random }) => ({ skip: BigInt(random.below(2) === 0 ? 0 : random.below(6)) }),
 });

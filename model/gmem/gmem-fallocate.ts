@@ -147,7 +147,7 @@ export const gmemFallocate = defineTransition({
     const { pages } = sizeOf(state, label);
     const first = choosePage(random, pages);
     const whole = random.below(4) === 0;
-    const length = whole ? pages - first : 1 + random.below(Math.min(pages - first, 8));
+    const length = whole ? pages - first : 1 + random.below(Math.min(pages - first, random.below(2) === 0 ? 8 : 1));
     const punches = random.below(2) === 0;
     return {
       fd: label,
