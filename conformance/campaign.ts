@@ -9,7 +9,7 @@ import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { checkProgram, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { checkSecrecy, SECRECY } from './secret.ts';
-import { shrinkProgram } from './shrink.ts';
+import { smallestFailure } from './smallest.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
 
 /** What a run takes by default: enough to reach every rule that can be reached, and over in seconds on a fast target. */
@@ -21,8 +21,10 @@ export interface CampaignOptions {
   readonly runs: number;
   /** Commands in a program at most. */
   readonly maxCommands: number;
-  /** Programs to try at most while shrinking. */
+  /** Programs to try at most while shrinking; zero leaves the failing program as it was generated. */
   readonly shrinkBudget?: number;
+  /** Commands to run at most in search of other programs that fail, and may shrink further. */
+  readonly searchBudget?: number;
   /** Told after every program. */
   readonly onProgram?: (programs: number, commands: number) => void;
   /** Told once, when a program has failed and shrinking begins. */
@@ -143,12 +145,11 @@ class Running {
     const { program: original, verdict } = this.#stopped;
     this.#options.onDivergence?.(verdict);
     const checking: Checking = { specification: this.#specification, target: this.#target };
-    const upToFailure = original.slice(0, verdict.at + 1);
-    const { program, runs: shrinkRuns } = await shrinkProgram(
-      this.#specification,
-      upToFailure,
+    const { program, runs: shrinkRuns } = await smallestFailure(
+      checking,
+      original.slice(0, verdict.at + 1),
       async (candidate) => (await judge(checking, candidate)).kind === 'diverges',
-      this.#options.shrinkBudget === undefined ? {} : { budget: this.#options.shrinkBudget },
+      this.#options,
     );
     const final = await judge(checking, program);
     // A target that does not fail the same way twice is still reported, with what it did the first time.

@@ -139,7 +139,7 @@ export class Generator {
     if (dice >= 98) return { name: transition.name, args: wildArgs(transition, random, writer) };
     const args = draw(transition, random, writer);
     if (args === undefined) return undefined;
-    if (dice < 56) return { name: transition.name, args: echo(transition, args, random, writer) };
+    if (dice < 56) return { name: transition.name, args: echo(this.#specification, transition, args, random, writer) };
     return { name: transition.name, args: dice < 90 ? args : withWild(transition, args, random, writer.state) };
   }
 
@@ -226,15 +226,26 @@ class Writer implements GeneratedProgram {
  * The arguments, with some taken from an earlier command that has arguments of those names: a load from where something
  * was stored, an allocation of what was punched out, the same slot again.
  */
-function echo(transition: AnyTransition, args: Args, random: Random, { commands }: Writer): Args {
-  const open = argumentsOf(transition).filter(([, domain]) => domain.kind !== 'fresh');
-  const isRelated = ({ args: theirs }: AnyCommand): boolean => open.filter(([name]) => name in theirs).length > 1;
-  const model = pickOr(random, commands.slice(-16).filter(isRelated));
-  if (model === undefined) return args;
-  const taken = open
-    .filter(([name, domain]) => name in model.args && domain.kind !== 'choice' && random.below(5) > 0)
-    .map(([name]) => [name, model.args[name] as ArgValue] as const);
-  return { ...args, ...Object.fromEntries(taken) };
+function echo(
+  specification: Specification,
+  transition: AnyTransition,
+  args: Args,
+  random: Random,
+  { commands }: Writer,
+): Args {
+  const shared = (command: AnyCommand): readonly string[] => {
+    const theirs = specification.transition(command.name).args;
+    return argumentsOf(transition)
+      .filter(([name, { kind, describe }]) => kind !== 'fresh' && theirs[name]?.describe === describe)
+      .map(([name]) => name);
+  };
+  const earlier = pickOr(
+    random,
+    commands.slice(-16).filter((command) => shared(command).length > 1),
+  );
+  if (earlier === undefined) return args;
+  const taken = shared(earlier).filter(() => random.below(5) > 0);
+  return { ...args, ..._.pick(earlier.args, taken) };
 }
 
 function withWild(transition: AnyTransition, args: Args, random: Random, state: State): Args {

@@ -75,7 +75,7 @@ export function* candidates(specification: Specification, program: Program): Ite
 }
 
 /** Programs by length, then by the length of their text, then by the text itself. */
-class Order {
+export class Order {
   readonly #specification: Specification;
   readonly #lines = new WeakMap<AnyCommand, string>();
 

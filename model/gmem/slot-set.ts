@@ -50,10 +50,10 @@ const isMove = (args: SlotSet, state: State): boolean => {
 const MAPPINGS_BELOW = 1n << 46n;
 
 /** Whether the range surely is not in user space, whatever the address at which the mapping lies. */
-const leavesUserSpace = ({ hva, size }: SlotSet, { config: { machine } }: State): boolean =>
+const leavesUserSpace = ({ hva, size }: SlotSet, { config: { machine }, mappings }: State): boolean =>
   hva.base === ''
     ? hva.offset + size > machine.userTop
-    : hva.offset + size >= machine.userTop && hva.offset + MAPPINGS_BELOW <= U64_MAX;
+    : mappings.has(hva.base) && hva.offset + size >= machine.userTop && hva.offset + MAPPINGS_BELOW <= U64_MAX;
 
 type Row = Guard<SlotSet>;
 
