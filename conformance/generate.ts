@@ -7,6 +7,7 @@ import type { ArgValue, FreshDomain } from '../model/core/domain.ts';
 import { pick, pickOr, type Random } from '../model/core/random.ts';
 import {
   argumentsOf,
+  sharedArguments,
   type AnyCommand,
   type AnyTransition,
   type Specification,
@@ -133,14 +134,14 @@ export class Generator {
     writer: Writer,
   ): AnyCommand | undefined {
     const dice = random.below(100);
-    if (dice < 22) return aim(pick(random, goals), random, writer);
-    if (dice < 34) return aim(pick(random, this.#goals), random, writer);
+    if (dice < 16) return aim(pick(random, goals), random, writer);
+    if (dice < 24) return aim(pick(random, this.#goals), random, writer);
     const transition = pick(random, deck);
     if (dice >= 98) return { name: transition.name, args: wildArgs(transition, random, writer) };
     const args = draw(transition, random, writer);
     if (args === undefined) return undefined;
-    if (dice < 56) return { name: transition.name, args: echo(this.#specification, transition, args, random, writer) };
-    return { name: transition.name, args: dice < 90 ? args : withWild(transition, args, random, writer.state) };
+    if (dice < 50) return { name: transition.name, args: echo(this.#specification, transition, args, random, writer) };
+    return { name: transition.name, args: dice < 92 ? args : withWild(transition, args, random, writer.state) };
   }
 
   /** One of the goals that were reached least. */
@@ -233,18 +234,13 @@ function echo(
   random: Random,
   { commands }: Writer,
 ): Args {
-  const shared = (command: AnyCommand): readonly string[] => {
-    const theirs = specification.transition(command.name).args;
-    return argumentsOf(transition)
-      .filter(([name, { kind, describe }]) => kind !== 'fresh' && theirs[name]?.describe === describe)
-      .map(([name]) => name);
-  };
+  const shared = (command: AnyCommand): readonly string[] => sharedArguments(specification, transition, command);
   const earlier = pickOr(
     random,
     commands.slice(-16).filter((command) => shared(command).length > 1),
   );
   if (earlier === undefined) return args;
-  const taken = shared(earlier).filter(() => random.below(5) > 0);
+  const taken = shared(earlier).filter(() => random.below(3) > 0);
   return { ...args, ..._.pick(earlier.args, taken) };
 }
 

@@ -5,10 +5,17 @@
  */
 import _ from 'lodash';
 import { PAGE_MASK, PAGE_SIZE } from '../model/core/abi.ts';
+import { REWRITES } from '../model/catalogue.ts';
 import { parseLabel, type ArgValue, type Domain } from '../model/core/domain.ts';
 import type { Random } from '../model/core/random.ts';
 import { createdLabels, printCommand, renameLabels, type Program } from '../model/core/program.ts';
-import { argumentsOf, type AnyCommand, type AnyTransition, type Specification } from '../model/core/specification.ts';
+import {
+  argumentsOf,
+  sharedArguments,
+  type AnyCommand,
+  type AnyTransition,
+  type Specification,
+} from '../model/core/specification.ts';
 import type { Label, State } from '../model/core/state.ts';
 import type { Args } from '../model/core/transition.ts';
 
@@ -58,7 +65,7 @@ export async function shrinkProgram(
     }
     return false;
   };
-  const passes = [shorter, merged, simpler, ...(replace ? [replaced] : [])];
+  const passes: readonly Pass[] = [shorter, merged, ...REWRITES, simpler, ...(replace ? [replaced] : [])];
   // After every success the cheap passes come first again.
   for (let index = 0; index < passes.length;) {
     const pass = passes[index] as Pass;
@@ -70,7 +77,7 @@ export async function shrinkProgram(
 /** All candidates that do not need many runs, smallest changes last: for fast-check's own shrinking. */
 export function* candidates(specification: Specification, program: Program): Iterable<Program> {
   const order = new Order(specification);
-  for (const pass of [shorter, merged, simpler])
+  for (const pass of [shorter, merged, ...REWRITES, simpler])
     for (const candidate of pass(specification, program)) if (order.isSmaller(candidate, program)) yield candidate;
 }
 
@@ -206,6 +213,19 @@ function* gathered(specification: Specification, program: Program): Iterable<Pro
         if (to !== from && taker.name === giver.name) yield raise((index) => index === to, giver.args[name] as bigint);
       yield raise(() => true, max);
     }
+    yield* grown(without(program, from));
+  }
+}
+
+/** Makes everything of one size a page larger, so that one command may do what took two. */
+function* grown(program: Program): Iterable<Program> {
+  const sizes = program.flatMap(({ args }) => Object.values(args).filter((value) => typeof value === 'bigint'));
+  for (const size of new Set(sizes)) {
+    if (size < PAGE_SIZE || (size & PAGE_MASK) !== 0n) continue;
+    yield program.map(({ name, args }) => ({
+      name,
+      args: _.mapValues(args, (value) => (value === size ? size + PAGE_SIZE : value)),
+    }));
   }
 }
 
@@ -223,7 +243,7 @@ function* replaced(specification: Specification, program: Program): Iterable<Pro
         if (other !== at) yield without(withCommand(program, at, command), other);
 }
 
-/** Some commands that the specification would accept in the state. */
+/** Some commands that the specification would accept in the state, also with arguments of the program's own commands. */
 function* alternatives(specification: Specification, state: State, program: Program): Iterable<AnyCommand> {
   const used = new Set(program.flatMap((command) => createdLabels(specification.transition(command.name), command)));
   const fresh = (prefix: string): Label => {
@@ -234,7 +254,13 @@ function* alternatives(specification: Specification, state: State, program: Prog
   for (const transition of specification.transitions.values())
     for (let draw = 0; draw < DRAWS; draw++) {
       const args = drawSmall(transition, state, fresh, draw);
-      if (args !== undefined) yield { name: transition.name, args };
+      if (args === undefined) continue;
+      yield { name: transition.name, args };
+      if (draw > 0) continue;
+      for (const command of program) {
+        const shared = sharedArguments(specification, transition, command);
+        if (shared.length > 1) yield { name: transition.name, args: { ...args, ..._.pick(command.args, shared) } };
+      }
     }
 }
 

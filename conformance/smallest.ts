@@ -18,10 +18,10 @@ export interface SmallestOptions {
   readonly searchBudget?: number;
 }
 
-const DEFAULT_SHRINK_BUDGET = 50_000;
-const DEFAULT_SEARCH_BUDGET = 60_000;
+const DEFAULT_SHRINK_BUDGET = 100_000;
+const DEFAULT_SEARCH_BUDGET = 200_000;
 /** Other failing programs to shrink at most. */
-const OTHERS = 12;
+const OTHERS = 16;
 
 export async function smallestFailure(
   checking: Checking,

@@ -21,9 +21,7 @@ describe.each(PROFILES)('the catalogue in $id', (profile) => {
 
   it('ends the acceptances of each command with one that always applies', () => {
     for (const { accepts } of specification.transitions.values())
-      accepts.forEach(({ applies }, index) => {
-        expect(applies === undefined).toBe(index === accepts.length - 1);
-      });
+      expect(accepts.findIndex((each) => each.applies === undefined)).toBe(accepts.length - 1);
   });
 });
 

@@ -1,5 +1,6 @@
 /** Every command of the specification. To add one, write its file and name it here. */
-import type { AnyTransition } from './core/specification.ts';
+import type { Program } from './core/program.ts';
+import type { AnyTransition, Specification } from './core/specification.ts';
 import type { CommandOf } from './core/transition.ts';
 import { attributesSet } from './gmem/attributes-set.ts';
 import { capCheck } from './gmem/cap-check.ts';
@@ -17,6 +18,7 @@ import { hostLoad, hostStore } from './gmem/host-access.ts';
 import { memMap } from './gmem/mem-map.ts';
 import { memUnmap } from './gmem/mem-unmap.ts';
 import { memoryFail } from './gmem/memory-fail.ts';
+import { throughTheHost } from './gmem/rewrites.ts';
 import { slotSet } from './gmem/slot-set.ts';
 import { vcpuCreate } from './gmem/vcpu-create.ts';
 import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
@@ -51,3 +53,8 @@ const ALL = [
 export type Command = CommandOf<(typeof ALL)[number]>;
 
 export const CATALOGUE = ALL as unknown as readonly AnyTransition[];
+
+/** Other programs to the same end, which shrinking may try. */
+export const REWRITES: readonly ((specification: Specification, program: Program) => Iterable<Program>)[] = [
+  throughTheHost,
+];

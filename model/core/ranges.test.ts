@@ -140,7 +140,7 @@ describe('a range map', () => {
           const before = spans[index - 1];
           expect(span.start).toBeLessThan(span.end);
           expect(span.start).toBeGreaterThanOrEqual(before?.end ?? 0);
-          if (before?.end === span.start) expect(span.value).not.toBe(before.value);
+          expect(before?.end === span.start && before.value === span.value).toBe(false);
         });
       }),
     );

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import { fd, u64 } from './domain.ts';
 import { fails, ok } from './outcome.ts';
 import { FULL_MACHINE, profileById } from './profile.ts';
-import { follow, Specification, type AnyTransition } from './specification.ts';
+import { follow, Specification } from './specification.ts';
 import { defineTransition } from './transition.ts';
 
 /** Refuses 1 with EINVAL, then everything odd with EEXIST; diverts 2, says nothing about 4, accepts the rest. */
@@ -47,19 +47,19 @@ const toy = defineTransition({
 });
 const linkOnly = { ...toy, name: 'toy.link', only: { feature: 'gmem-link' } } as const;
 const fileToy = defineTransition({
-  ...toy,
   name: 'toy.file',
+  summary: 'An example with a descriptor.',
+  source: 'nowhere',
   args: { vm: fd('vm') },
+  mayAlso: [],
+  weight: 1,
   guards: [{ descriptor: 'vm', kind: 'vm' }],
   accepts: [],
+  draw: () => undefined,
 });
 
 const specify = (profile = 'linux-7.3') =>
-  new Specification({ profile: profileById(profile), machine: FULL_MACHINE }, [
-    toy,
-    linkOnly,
-    fileToy,
-  ] as unknown as AnyTransition[]);
+  new Specification({ profile: profileById(profile), machine: FULL_MACHINE }, [toy, linkOnly, fileToy]);
 const SPECIFICATION = specify();
 
 const step = (n: bigint, specification = SPECIFICATION) =>

@@ -143,3 +143,15 @@ function unreachability(guard: Guard<Args>, machine: Machine): { readonly unreac
 
 export const argumentsOf = (transition: AnyTransition): readonly (readonly [string, Domain])[] =>
   Object.entries(transition.args);
+
+/** Names of the arguments that a transition and a command both have, of the same kind; new labels are nobody else's. */
+export function sharedArguments(
+  specification: Specification,
+  transition: AnyTransition,
+  { name: other }: AnyCommand,
+): readonly string[] {
+  const theirs = specification.transition(other).args;
+  return argumentsOf(transition)
+    .filter(([name, { kind, describe }]) => kind !== 'fresh' && theirs[name]?.describe === describe)
+    .map(([name]) => name);
+}

@@ -1,6 +1,7 @@
 import { FALLOC, I64_MAX, isPageAligned, PAGE_SIZE, toPages } from '../core/abi.ts';
 import { fd, i32, i64 } from '../core/domain.ts';
-import { pick } from '../core/random.ts';
+import { pick, pickOr } from '../core/random.ts';
+import { remove, type RangeSet } from '../core/ranges.ts';
 import { known } from '../core/state.ts';
 import type { Inode, Label, State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
@@ -144,11 +145,17 @@ export const gmemFallocate = defineTransition({
   draw: ({ random, state }) => {
     const label = chooseFd(random, state, 'gmem');
     if (label === undefined) return undefined;
-    const { pages } = sizeOf(state, label);
-    const first = choosePage(random, pages);
-    const whole = random.below(4) === 0;
-    const length = whole ? pages - first : 1 + random.below(Math.min(pages - first, random.below(2) === 0 ? 8 : 1));
+    const { pages, resident } = sizeOf(state, label);
     const punches = random.below(2) === 0;
+    // Punching what is there and allocating what is not does more than the other way round.
+    const holes = resident.reduce((set, { start, end }) => remove(set, start, end), [
+      { start: 0, end: pages },
+    ] as RangeSet);
+    const wanted = punches ? resident : holes;
+    const range = random.below(4) === 0 ? undefined : pickOr(random, wanted);
+    const first = range === undefined ? choosePage(random, pages) : range.start;
+    const most = Math.min((range?.end ?? pages) - first, 8);
+    const length = pick(random, [1, 1, 1 + random.below(most), most, most, pages - first]);
     return {
       fd: label,
       mode: punches ? KEEP_SIZE | PUNCH_HOLE : KEEP_SIZE,

@@ -1,0 +1,195 @@
+/**
+ * Which of two errors wins. For each two rows of a command that answer differently, arguments are sought, in states that
+ * programs lead to, which violate both: the earlier row must decide, in the specification and in the simulator.
+ */
+import { describe, expect, it } from '@jest/globals';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
+import { checkProgram } from '../conformance/check.ts';
+import { SmallFastRandom } from '../conformance/random.ts';
+import { PROFILES } from '../model/core/profile.ts';
+import { printProgram, type Program } from '../model/core/program.ts';
+import type { AnyCommand, AnyTransition, Specification } from '../model/core/specification.ts';
+import type { State } from '../model/core/state.ts';
+import { answerOf, type Args, type Guard } from '../model/core/transition.ts';
+import { generated, specify } from './support.ts';
+
+interface Pair {
+  readonly transition: AnyTransition;
+  readonly first: Guard<Args>;
+  readonly second: Guard<Args>;
+}
+
+const keyOf = ({ first, second }: Pair): string => `${first.id} > ${second.id.slice(second.id.indexOf('/') + 1)}`;
+
+const violable = ({ guards }: AnyTransition): readonly Guard<Args>[] =>
+  guards.filter(({ violate }) => violate !== undefined);
+
+const pairsOf = (transition: AnyTransition): readonly Pair[] =>
+  violable(transition).flatMap((first, index, rows) =>
+    rows
+      .slice(index + 1)
+      .filter((second) => answerOf(second) !== answerOf(first))
+      .filter((second) => first.group === undefined || first.group !== second.group)
+      .map((second) => ({ transition, first, second })),
+  );
+
+const NO_SLOT_THERE = 'no slot lies there';
+const NOT_CREATED = 'the second row is about slots that are created, the first about others';
+const ONE_FILE = 'one descriptor cannot be both';
+const ONE_LENGTH = 'one length cannot be both';
+const NEVER_READ_ONLY = 'a frame without a slot, or with guest memory behind it, is never read-only';
+
+/** Pairs of which no arguments can violate both, and why. */
+const IMPOSSIBLE: readonly (readonly [RegExp, string])[] = [
+  [/^slot\.set\/(address-space|gpa-wraps) > gpa-overlap$/, NO_SLOT_THERE],
+  [/^slot\.set\/delete-nothing > (gpa-overlap|no-such-file|file-range-bound)$/, NOT_CREATED],
+  [/^slot\.set\/(gmem-immutable|changed) > (no-such-file|file-range-bound)$/, NOT_CREATED],
+  [/^slot\.set\/no-such-file > (file-of-another-vm|beyond-file|file-range-bound)$/, ONE_FILE],
+  [/^slot\.set\/not-a-gmem-file > file-range-bound$/, ONE_FILE],
+  [/^gmem\.fallocate\/negative > overflow$/, ONE_LENGTH],
+  [/^mem\.map\/empty > very-long$/, ONE_LENGTH],
+  [/^guest\.\w+\/beyond-guest-physical > (?!private-without-slot)/, NO_SLOT_THERE],
+  [/^guest\.store\/(private-without-slot|file-gone|poisoned) > read-only$/, NEVER_READ_ONLY],
+];
+
+/** Pairs that few programs lead to. The files scenarios/order-*.gmem lead to each of them. */
+const RARE: readonly RegExp[] = [
+  /^slot\.set\/beyond-file > file-range-bound$/,
+  /^slot\.set\/gpa-overlap > beyond-guest-physical$/,
+  /^gmem\.fallocate\/(two-operations > beyond-file|overflow > unaligned)$/,
+  /^guest\.store\/read-only > host-page-poisoned$/,
+  /^vcpu\.prefault\/beyond-guest-physical > (private-without-gmem|file-gone|poisoned|host-page-missing)$/,
+];
+
+const isImpossible = (key: string): boolean => IMPOSSIBLE.some(([pattern]) => pattern.test(key));
+const isRare = (key: string): boolean => RARE.some((pattern) => pattern.test(key));
+
+interface Moment {
+  readonly program: Program;
+  readonly state: State;
+}
+
+/** States at every few commands of many programs, in which nothing fails by chance. */
+function* moments(specification: Specification): Iterable<Moment> {
+  for (const { commands, trace } of generated(specification, {
+    programs: 3000,
+    maxCommands: 60,
+    without: 'fault-injection',
+  }))
+    for (let at = 3; at < commands.length; at += 5) {
+      const step = trace[at];
+      if (step !== undefined && step.unmodelled === undefined)
+        yield { program: commands.slice(0, at + 1), state: step.state };
+    }
+}
+
+const decides = ({ guards }: AnyTransition, args: Args, state: State): Guard<Args> | undefined =>
+  guards.find((row) => row.violated(args, state));
+
+/** Rows about a descriptor or a mapping: where it is wrong, the rows behind cannot even be asked. */
+const isAboutReference = ({ id }: Guard<Args>): boolean => /\/((bad|wrong)-descriptor|not-mapped)$/.test(id);
+
+/** Arguments that violate both rows of the pair and none before, made by violating one row after the other. */
+function violateBoth(pair: Pair, base: Args, state: State, random: SmallFastRandom): Args | undefined {
+  const { transition, first, second } = pair;
+  const orders = isAboutReference(first)
+    ? [[second, first] as const]
+    : [[second, first] as const, [first, second] as const];
+  for (const [one, other] of orders) {
+    const bent = one.violate?.(base, state, random);
+    if (bent === undefined || decides(transition, bent, state) !== one) continue;
+    const args = other.violate?.(bent, state, random);
+    if (args === undefined || decides(transition, args, state) !== first) continue;
+    if (isAboutReference(first) || second.violated(args, state)) return args;
+  }
+  return undefined;
+}
+
+interface Found {
+  readonly pairs: ReadonlyMap<string, Program>;
+  readonly alone: ReadonlySet<string>;
+}
+
+/** For each pair of rows a program that ends in a command which violates both; and the rows that were met alone. */
+class Search implements Found {
+  readonly pairs = new Map<string, Program>();
+  readonly alone = new Set<string>();
+  readonly #open: Map<AnyTransition, { readonly pairs: Set<Pair>; readonly rows: Set<Guard<Args>> }>;
+  readonly #random = new SmallFastRandom(11, 12, 13, 14);
+
+  constructor(specification: Specification) {
+    const transitions = [...specification.transitions.values()];
+    this.#open = new Map(
+      transitions.map((each) => [each, { pairs: new Set(pairsOf(each)), rows: new Set(violable(each)) }]),
+    );
+    for (const moment of moments(specification)) {
+      for (const transition of this.#open.keys()) this.#look(transition, moment);
+      if (this.#isOver()) break;
+    }
+  }
+
+  #look(transition: AnyTransition, { program, state }: Moment): void {
+    const open = this.#open.get(transition);
+    const base = transition.draw({ random: this.#random, state, fresh: (prefix) => `${prefix}-new` });
+    if (base === undefined || open === undefined) return;
+    for (const row of open.rows) {
+      const args = row.violate?.(base, state, this.#random);
+      if (args === undefined || decides(transition, args, state) !== row) continue;
+      this.alone.add(row.id);
+      open.rows.delete(row);
+    }
+    for (const pair of open.pairs) {
+      const args = violateBoth(pair, base, state, this.#random);
+      if (args === undefined) continue;
+      this.pairs.set(keyOf(pair), [...program, { name: transition.name, args }]);
+      open.pairs.delete(pair);
+    }
+  }
+
+  #isOver(): boolean {
+    return [...this.#open.values()].every(
+      ({ pairs, rows }) => rows.size === 0 && [...pairs].map(keyOf).every((key) => isImpossible(key) || isRare(key)),
+    );
+  }
+}
+
+/** What the last command of the program comes to on the simulator, judged by the specification. */
+async function lastRule(specification: Specification, program: Program): Promise<string> {
+  let rule = '';
+  const onStep = ({ expected }: { readonly command: AnyCommand; readonly expected: { readonly rule: string } }) => {
+    ({ rule } = expected);
+  };
+  const verdict = await checkProgram({ specification, target: simulatorTarget(), onStep }, program);
+  return verdict.kind === 'conforms' ? rule : `${verdict.kind}\n${printProgram(specification, program)}`;
+}
+
+describe.each(PROFILES.map(({ id }) => id))('two errors at once in %s', (profile) => {
+  const specification = specify(profile);
+  const transitions = [...specification.transitions.values()];
+  const keys = transitions.flatMap(pairsOf).map(keyOf);
+  const found = new Search(specification);
+
+  it('meet for every pair of rows, but for those that cannot', () => {
+    expect(keys.filter((key) => !found.pairs.has(key) && !isImpossible(key) && !isRare(key))).toEqual([]);
+    expect(keys.filter((key) => found.pairs.has(key) && isImpossible(key))).toEqual([]);
+  });
+
+  it('are decided by the earlier row, in the specification and in the simulator', async () => {
+    const decided: string[] = [];
+    for (const [key, program] of found.pairs) decided.push(`${await lastRule(specification, program)} for ${key}`);
+    expect(decided).toEqual([...found.pairs.keys()].map((key) => `${key.split(' ')[0]} for ${key}`));
+  });
+
+  it('are no requirement: every row that can be aimed at decides alone as well', () => {
+    const rows = transitions.flatMap(violable).map(({ id }) => id);
+    expect(rows.filter((id) => !found.alone.has(id))).toEqual([]);
+  });
+});
+
+describe('pairs that are excused', () => {
+  const keys = PROFILES.flatMap(({ id }) => [...specify(id).transitions.values()].flatMap(pairsOf).map(keyOf));
+
+  it.each([...IMPOSSIBLE.map(([pattern]) => pattern), ...RARE])('%s are pairs that there are', (pattern) => {
+    expect(keys.some((key) => pattern.test(key))).toBe(true);
+  });
+});

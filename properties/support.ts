@@ -1,0 +1,54 @@
+/** What the property suites share. */
+import fc from 'fast-check';
+import type { Campaign } from '../conformance/campaign.ts';
+import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
+import { SmallFastRandom } from '../conformance/random.ts';
+import { ALL_CAPABILITIES, type Capability } from '../adapters/adapter.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profile.ts';
+import { parseProgram, printProgram, type Program } from '../model/core/program.ts';
+import { Specification } from '../model/core/specification.ts';
+
+/** Where a suite must do the same every time. */
+export const FIXED_SEED = 7;
+
+/** Where a suite may find something new every time: GMEM_SEED, or one from chance. */
+export const freshSeed = (): number => fc.readConfigureGlobal().seed ?? Math.floor(Math.random() * 0x7fff_ffff);
+
+export const specify = (profile = DEFAULT_PROFILE, machine = FULL_MACHINE): Specification =>
+  new Specification({ profile: profileById(profile), machine }, CATALOGUE);
+
+export const parse = (specification: Specification, text: string): Program => parseProgram(specification, text).program;
+
+interface Wanted {
+  readonly seed?: number;
+  readonly programs?: number;
+  readonly maxCommands?: number;
+  /** A capability that the programs must not need. */
+  readonly without?: Capability;
+}
+
+/** The programs that the generator writes from one seed. */
+export function* generated(
+  specification: Specification,
+  { seed = FIXED_SEED, programs = 100, maxCommands = 40, without }: Wanted = {},
+): Iterable<GeneratedProgram> {
+  const capabilities = new Set(ALL_CAPABILITIES.filter((each) => each !== without));
+  const generator = new Generator(specification, { maxCommands, capabilities });
+  const random = new SmallFastRandom(seed, 1, 2, 3);
+  for (let program = 0; program < programs; program++) yield generator.generate(random);
+}
+
+/** `conforms`, or all that is needed to see what went wrong, and to see it again. */
+export function verdictOf(campaign: Campaign, specification: Specification, seed: number): string {
+  const { verdict, failure, reason } = campaign;
+  if (failure === undefined) return reason === undefined ? verdict : `${verdict}: ${reason}`;
+  const { at, rule, invariant, expected, observed, program } = failure;
+  return [
+    `${verdict} (GMEM_SEED=${seed}, profile ${specification.config.profile.id}) at command ${at}, rule ${rule}`,
+    ...(invariant === undefined ? [] : [`invariant ${invariant}`]),
+    `expected: ${expected}`,
+    `observed: ${observed}`,
+    printProgram(specification, program),
+  ].join('\n');
+}
