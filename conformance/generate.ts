@@ -234,7 +234,8 @@ function echo(
   random: Random,
   { commands }: Writer,
 ): Args {
-  const shared = (command: AnyCommand): readonly string[] => sharedArguments(specification, transition, command);
+  const shared = ({ name }: AnyCommand): readonly string[] =>
+    sharedArguments(transition, specification.transition(name));
   const earlier = pickOr(
     random,
     commands.slice(-16).filter((command) => shared(command).length > 1),

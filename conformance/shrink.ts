@@ -258,7 +258,7 @@ function* alternatives(specification: Specification, state: State, program: Prog
       yield { name: transition.name, args };
       if (draw > 0) continue;
       for (const command of program) {
-        const shared = sharedArguments(specification, transition, command);
+        const shared = sharedArguments(transition, specification.transition(command.name));
         if (shared.length > 1) yield { name: transition.name, args: { ...args, ..._.pick(command.args, shared) } };
       }
     }

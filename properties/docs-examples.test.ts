@@ -104,7 +104,7 @@ describe.each(DOCUMENTS)('%s', (path) => {
     const ids = [
       ...found(text, /`([a-z]+\.[a-z]+\/[a-z-]+)`/g),
       ...found(text, /`((?:gmem|memory|poison|attributes|errors)\/[a-z-]+)`/g),
-      ...found(text, /mutant:([a-z][a-z:./-]+)/g),
+      ...found(text, /mutant:([a-z][a-z0-9:./-]+)/g),
     ];
     expect(ids.filter((id) => !known.has(id))).toEqual([]);
   });
@@ -116,7 +116,8 @@ describe.each(DOCUMENTS)('%s', (path) => {
   });
 });
 
-test('README.md names every profile', () => {
+test('README.md names every profile, and counts the mutants', () => {
   const named = found(read('README.md'), /^\| `([a-z0-9.-]+)`/gm);
   expect(named).toEqual(PROFILES.map(({ id }) => id));
+  expect(read('README.md')).toContain(`${MUTANTS.length} wrong implementations`);
 });

@@ -1,5 +1,7 @@
 /** What the property suites share. */
 import fc from 'fast-check';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Campaign } from '../conformance/campaign.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
@@ -7,7 +9,7 @@ import { ALL_CAPABILITIES, type Capability } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { parseProgram, printProgram, type Program } from '../model/core/program.ts';
-import { Specification } from '../model/core/specification.ts';
+import { Specification, type Step } from '../model/core/specification.ts';
 
 /** Where a suite must do the same every time. */
 export const FIXED_SEED = 7;
@@ -37,6 +39,28 @@ export function* generated(
   const generator = new Generator(specification, { maxCommands, capabilities });
   const random = new SmallFastRandom(seed, 1, 2, 3);
   for (let program = 0; program < programs; program++) yield generator.generate(random);
+}
+
+const SCENARIOS = join(__dirname, '../scenarios');
+
+/** The programs under scenarios/ that are can be read in every profile, and make no allocation fail. */
+export function* scenarios(specification: Specification): Iterable<GeneratedProgram> {
+  for (const name of readdirSync(SCENARIOS).filter((each) => each.endsWith('.gmem'))) {
+    const text = readFileSync(join(SCENARIOS, name), 'utf8');
+    if (text.includes('fault.slab') || text.includes('gmem.link')) continue;
+    const commands = parse(specification, text);
+    yield { commands, trace: traceOf(specification, commands) };
+  }
+}
+
+/** What the specification expects of each command. */
+export function traceOf(specification: Specification, program: Program): readonly Step[] {
+  let state = specification.initial;
+  return program.map((command) => {
+    const step = specification.step(state, command);
+    ({ state } = step);
+    return step;
+  });
 }
 
 /** `conforms`, or all that is needed to see what went wrong, and to see it again. */

@@ -141,17 +141,27 @@ function unreachability(guard: Guard<Args>, machine: Machine): { readonly unreac
   return unreachable === undefined ? {} : { unreachable };
 }
 
-export const argumentsOf = (transition: AnyTransition): readonly (readonly [string, Domain])[] =>
-  Object.entries(transition.args);
+const argumentLists = new WeakMap<object, readonly (readonly [string, Domain])[]>();
 
-/** Names of the arguments that a transition and a command both have, of the same kind; new labels are nobody else's. */
-export function sharedArguments(
-  specification: Specification,
-  transition: AnyTransition,
-  { name: other }: AnyCommand,
-): readonly string[] {
-  const theirs = specification.transition(other).args;
-  return argumentsOf(transition)
-    .filter(([name, { kind, describe }]) => kind !== 'fresh' && theirs[name]?.describe === describe)
-    .map(([name]) => name);
+/** The arguments of a command, in order. */
+export function argumentsOf({ args }: AnyTransition): readonly (readonly [string, Domain])[] {
+  let list = argumentLists.get(args);
+  if (list === undefined) argumentLists.set(args, (list = Object.entries(args)));
+  return list;
+}
+
+const sharedLists = new WeakMap<object, WeakMap<object, readonly string[]>>();
+
+/** Names of the arguments that two commands both have, of the same kind; new labels are nobody else's. */
+export function sharedArguments(one: AnyTransition, other: AnyTransition): readonly string[] {
+  let lists = sharedLists.get(one.args);
+  if (lists === undefined) sharedLists.set(one.args, (lists = new WeakMap<object, readonly string[]>()));
+  let shared = lists.get(other.args);
+  if (shared === undefined) {
+    shared = argumentsOf(one)
+      .filter(([name, { kind, describe }]) => kind !== 'fresh' && other.args[name]?.describe === describe)
+      .map(([name]) => name);
+    lists.set(other.args, shared);
+  }
+  return shared;
 }

@@ -73,7 +73,8 @@ export const gmemCreate = defineTransition({
   ],
   draw: ({ random, state, fresh: label }) => {
     const vm = chooseFd(random, state, 'vm');
-    if (vm === undefined || (state.files.size >= 4 && random.below(4) > 0)) return undefined;
+    // Few things that are used often show more than many that are not.
+    if (vm === undefined || (state.files.size >= 2 && random.below(6) > 0)) return undefined;
     const supported = supportedGmemFlags(state, openAs(state, vm, 'vm'));
     const { MMAP, INIT_SHARED } = GMEM_FLAG;
     return {

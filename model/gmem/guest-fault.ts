@@ -2,7 +2,7 @@
  * How a guest access finds its page: the attribute decides the world, the slot decides the backing.
  * Source: arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn(), __kvm_mmu_faultin_pfn(), kvm_mmu_faultin_pfn_gmem().
  */
-import { KVM_MEM, PAGE_SHIFT, PAGE_SIZE } from '../core/abi.ts';
+import { KVM_MEM, PAGE_SHIFT, toPages } from '../core/abi.ts';
 import { assign, has, intersects } from '../core/ranges.ts';
 import { known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
@@ -51,10 +51,7 @@ function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boolean): Fo
 
 function hostBackedPage(state: State, slot: Slot, gfn: number): Found | Obstacle {
   if (slot.hva.base === '') return 'host-address-unknown';
-  const at = hostPage(state, {
-    base: slot.hva.base,
-    offset: slot.hva.offset + BigInt(gfn - slot.baseGfn) * PAGE_SIZE,
-  });
+  const at = hostPage(state, slot.hva.base, toPages(slot.hva.offset) + gfn - slot.baseGfn);
   if (at === undefined) return 'host-page-missing';
   const inode = known(state.inodes, at.inode);
   if (at.page >= inode.pages || !hostMayTouch(inode)) return 'host-page-missing';

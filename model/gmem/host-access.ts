@@ -1,3 +1,4 @@
+import { toPages } from '../core/abi.ts';
 import { mapping, u64 } from '../core/domain.ts';
 import type { Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
@@ -26,7 +27,7 @@ const SIGBUS: Outcome = { kind: 'signal', signal: 'SIGBUS' };
 const SIGSEGV: Outcome = { kind: 'signal', signal: 'SIGSEGV' };
 
 function placeOf({ mapping: base, offset }: Access, state: State): HostPage & Place {
-  const page = hostPage(state, { base, offset });
+  const page = hostPage(state, base, toPages(offset));
   if (page === undefined) throw new Error(`specification defect: ${base} is not mapped`);
   return { ...page, word: wordIndex(offset) };
 }
@@ -69,7 +70,7 @@ function rows<A extends Access>(command: string): Guard<A>[] {
       outcome: () => SIGSEGV,
       when: 'nothing is mapped under the label, or the offset is past the mapping',
       source: 'arch/x86/mm/fault.c: do_user_addr_fault()',
-      violated: ({ mapping: base, offset }, state) => hostPage(state, { base, offset }) === undefined,
+      violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === undefined,
       violate: (args, state, random) => ({
         ...args,
         offset: bytes(state.mappings.get(args.mapping)?.pages ?? 0) + bytes(random.below(2)),

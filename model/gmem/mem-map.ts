@@ -111,6 +111,7 @@ export const memMap = defineTransition({
   draw: ({ random, state, fresh: label }) => {
     const file = chooseFd(random, state, 'gmem');
     if (file === undefined || (inodeOf(state, file).flags & GMEM_FLAG.MMAP) === 0n) return undefined;
+    if (state.mappings.size > 2 && random.below(6) > 0) return undefined;
     const pages = choosePages(random, 12);
     return {
       mapping: label('map'),

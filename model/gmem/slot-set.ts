@@ -545,7 +545,9 @@ export const slotSet = defineTransition({
   draw: ({ random, state }) => {
     const vm = chooseVmWithFile(random, state) ?? chooseFd(random, state, 'vm');
     if (vm === undefined) return undefined;
-    const old = pickOr(random, [...vmOf(state, vm).slots.values()]);
+    const slots = [...vmOf(state, vm).slots.values()];
+    const old = pickOr(random, slots);
+    if (slots.length > 3 && random.below(2) === 0) return undefined;
     return old !== undefined && random.below(3) === 0 ? drawChange(random, vm, old) : drawRegion(random, state, vm);
   },
 });

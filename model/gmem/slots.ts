@@ -1,7 +1,6 @@
 /** Reading a VM's memory slots. */
-import { PAGE_SIZE, toPages } from '../core/abi.ts';
 import { has } from '../core/ranges.ts';
-import { known, openAs, type Address, type Label, type Slot, type State, type Vm } from '../core/state.ts';
+import { known, openAs, type Label, type Slot, type State, type Vm } from '../core/state.ts';
 import { hasPrivateMemory } from './vm-create.ts';
 
 /** Source: arch/x86/include/asm/kvm_host.h: kvm_arch_nr_memslot_as_ids(). */
@@ -42,11 +41,10 @@ export interface HostPage {
   readonly page: number;
 }
 
-/** Undefined where nothing is mapped. */
-export function hostPage(state: State, { base, offset }: Address): HostPage | undefined {
+/** Undefined where nothing is mapped. `mappingPage` counts from the start of the mapping. */
+export function hostPage(state: State, base: Label, mappingPage: number): HostPage | undefined {
   const mapping = state.mappings.get(base);
-  if (mapping === undefined || offset >= BigInt(mapping.pages) * PAGE_SIZE) return undefined;
-  const mappingPage = toPages(offset);
+  if (mapping === undefined || mappingPage >= mapping.pages) return undefined;
   return { mapping: base, mappingPage, inode: mapping.inode, page: mapping.firstPage + mappingPage };
 }
 

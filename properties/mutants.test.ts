@@ -1,0 +1,62 @@
+/** The kit grades itself: every wrong implementation is told from a right one within the default budget. */
+import { describe, expect, it } from '@jest/globals';
+import { MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
+import { DEFAULT_BUDGET, runCampaign, type Campaign } from '../conformance/campaign.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { FIXED_SEED, specify } from './support.ts';
+
+/** With GMEM_PROOF=1 twenty seeds in a row, which takes minutes. */
+const SEEDS = Array.from({ length: process.env['GMEM_PROOF'] === '1' ? 20 : 2 }, (_each, index) => FIXED_SEED + index);
+
+const hunt = (mutant: Mutant, seed: number, runs: number): Promise<Campaign> =>
+  runCampaign(specify(mutant.profile, mutant.target.machine), mutant.target, {
+    ...DEFAULT_BUDGET,
+    seed,
+    runs,
+    shrinkBudget: 0,
+    searchBudget: 0,
+  });
+
+const killable = MUTANTS.filter(({ equivalent }) => equivalent === undefined);
+const equivalent = MUTANTS.filter((each) => each.equivalent !== undefined);
+
+describe.each(['hand-written', 'derived'])('%s mutants', (origin) => {
+  const group = killable.filter((each) => each.origin === origin).map((each) => [each.id, each] as const);
+
+  it.each(group)(`%s is killed from each of ${SEEDS.length} seeds`, async (_id, mutant) => {
+    const survived: number[] = [];
+    for (const seed of SEEDS)
+      if ((await hunt(mutant, seed, DEFAULT_BUDGET.runs)).verdict !== 'diverges') survived.push(seed);
+    expect(survived).toEqual([]);
+  });
+});
+
+describe('mutants that are said to be equivalent', () => {
+  it.each(equivalent.map((each) => [each.id, each] as const))('%s survives', async (_id, mutant) => {
+    expect((await hunt(mutant, FIXED_SEED, 1000)).verdict).toBe('conforms');
+  });
+});
+
+describe('the mutants', () => {
+  it('are named once each, and say what is wrong', () => {
+    expect(new Set(MUTANTS.map(({ id }) => id)).size).toBe(MUTANTS.length);
+    expect(MUTANTS.filter(({ fault }) => fault === '')).toEqual([]);
+  });
+
+  it('drop every row that decides something and can be reached', () => {
+    const dropped = new Set(MUTANTS.map(({ id }) => id));
+    const rows = CATALOGUE.flatMap(({ guards }) => guards)
+      .filter((row) => !('unmodelled' in row) && row.unreachable === undefined)
+      .map(({ id }) => `drop:${id}`);
+    expect(rows.filter((id) => !dropped.has(id))).toEqual([]);
+  });
+
+  it('show in what they do wrong: few need a crash to be caught', async () => {
+    const crashed: string[] = [];
+    for (const mutant of killable) {
+      const { failure } = await hunt(mutant, FIXED_SEED, 300);
+      if (failure?.observed.startsWith('crash') === true) crashed.push(mutant.id);
+    }
+    expect(crashed.length).toBeLessThan(killable.length / 4);
+  });
+});
