@@ -21,6 +21,7 @@ type MachineClass = new (config: Config) => SimulatorMachine;
 interface Fault {
   readonly id: string;
   readonly fault: string;
+  readonly shortest: number;
   readonly machine: MachineClass;
   readonly profile?: string;
 }
@@ -31,6 +32,7 @@ const READONLY = 2;
 const bindings: readonly Fault[] = [
   {
     id: 'gmem-flag-toggled',
+    shortest: 4,
     fault:
       'lets KVM_MEM_GUEST_MEMFD be toggled on a slot that exists (fixed by "KVM: guest_memfd: slots are immutable")',
     machine: class extends SimulatorMachine {
@@ -49,6 +51,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'unbind-forgotten-on-move',
+    shortest: 3,
     fault: 'lets a slot of guest memory be moved, and keeps the old binding',
     machine: class extends SimulatorMachine {
       override kvmChangeOf(mem: MemoryRegion, old: MemSlot): ReturnType<SimulatorMachine['kvmChangeOf']> {
@@ -68,6 +71,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'binding-kept-on-delete',
+    shortest: 4,
     fault: 'deletes a slot and leaves its binding in the file',
     machine: class extends SimulatorMachine {
       override kvmGmemUnbind(): void {
@@ -77,6 +81,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'file-does-not-pin-vm',
+    shortest: 3,
     fault: 'lets a gmem file point to its VM without a reference, so that the VM’s memory is reused under it',
     machine: class extends SimulatorMachine {
       override kvmGmemCreate(kvm: Kvm, label: Label, size: bigint, flags: bigint): GmemFile | Errno {
@@ -92,6 +97,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'owner-not-compared',
+    shortest: 4,
     fault: 'binds any gmem file, whichever VM it was created for',
     machine: class extends SimulatorMachine {
       override kvmGmemPrepareMemoryRegion(kvm: Kvm, slot: MemSlot, fd: Label, offset: bigint): GmemFile | Errno {
@@ -104,6 +110,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'slot-pins-file',
+    shortest: 6,
     fault: 'keeps the reference to the file that binding took, so that the file is never released',
     machine: class extends SimulatorMachine {
       override kvmGmemPrepareMemoryRegion(kvm: Kvm, slot: MemSlot, fd: Label, offset: bigint): GmemFile | Errno {
@@ -115,6 +122,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'released-file-stays-in-slot',
+    shortest: 4,
     fault: 'releases a file and leaves the pointer to it in the slots',
     machine: class extends SimulatorMachine {
       override kvmGmemRelease(file: GmemFile): void {
@@ -126,6 +134,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'overlap-misses-last-page',
+    shortest: 3,
     fault: 'overlooks that two slots share a guest frame where it is the last one of the older slot',
     machine: class extends SimulatorMachine {
       override kvmCheckMemslotOverlap(kvm: Kvm, asId: number, id: number, start: number, end: number): boolean {
@@ -135,6 +144,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'overlap-sees-neighbour',
+    shortest: 3,
     fault: 'takes slots that touch for slots that overlap',
     machine: class extends SimulatorMachine {
       override kvmCheckMemslotOverlap(kvm: Kvm, asId: number, id: number, start: number, end: number): boolean {
@@ -144,6 +154,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'failed-slot-stays-bound',
+    shortest: 3,
     fault: 'leaves the binding where the architecture refuses the slot after it was made',
     profile: 'linux-7.2',
     machine: class extends SimulatorMachine {
@@ -157,6 +168,7 @@ const bindings: readonly Fault[] = [
   },
   {
     id: 'slots-lock-kept-on-error',
+    shortest: 4,
     fault: 'returns with slots_lock held where a region is refused',
     machine: class extends SimulatorMachine {
       override kvmSetMemoryRegion(kvm: Kvm, mem: MemoryRegion): Errno | undefined {
@@ -172,6 +184,7 @@ const bindings: readonly Fault[] = [
 const content: readonly Fault[] = [
   {
     id: 'stale-stage-two-after-punch',
+    shortest: 6,
     fault: 'punches pages out and leaves them mapped in stage 2',
     machine: class extends SimulatorMachine {
       override kvmGmemInvalidateStart(): void {
@@ -184,6 +197,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'punch-zaps-first-file-only',
+    shortest: 8,
     fault: 'zaps, of several files on one inode, only what the first one’s VM has mapped',
     profile: 'gmem-link-rfc',
     machine: class extends SimulatorMachine {
@@ -199,6 +213,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'pages-freed-with-file',
+    shortest: 8,
     fault: 'frees the pages with the first file that goes, although they are the inode’s',
     profile: 'gmem-link-rfc',
     machine: class extends SimulatorMachine {
@@ -210,6 +225,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'not-zeroed-on-reuse',
+    shortest: 6,
     fault: 'gives out pages with what their last owner left in them',
     machine: class extends SimulatorMachine {
       override clearHighpage(): void {
@@ -219,6 +235,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'allocated-is-up-to-date',
+    shortest: 7,
     fault: 'marks pages as zeroed when fallocate allocates them, without zeroing them',
     machine: class extends SimulatorMachine {
       override kvmGmemAllocate(inode: Inode, start: number, end: number): Errno | undefined {
@@ -230,6 +247,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'zeroed-on-every-fault',
+    shortest: 6,
     fault: 'zeroes a page each time that somebody faults it in',
     machine: class extends SimulatorMachine {
       override kvmGmemMakeUptodate(inode: Inode, index: number, folio: CachedFolio): void {
@@ -239,6 +257,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'punch-one-page-too-many',
+    shortest: 6,
     fault: 'punches one page more than it was asked to',
     machine: class extends SimulatorMachine {
       override kvmGmemPunchHole(inode: Inode, start: number, end: number): void {
@@ -248,6 +267,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'punch-one-page-too-few',
+    shortest: 6,
     fault: 'leaves the last page of the range that it punches',
     machine: class extends SimulatorMachine {
       override truncateInodePagesRange(inode: Inode, start: number, end: number): void {
@@ -257,6 +277,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'punch-keeps-user-mapping',
+    shortest: 5,
     fault: 'punches pages out and leaves them mapped in the host process',
     machine: class extends SimulatorMachine {
       protected override unmapMappingRange(): void {
@@ -266,6 +287,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'private-page-mapped-by-host',
+    shortest: 4,
     fault: 'lets the host process touch memory that was not created as shared',
     machine: class extends SimulatorMachine {
       protected override faultUserMapping(vma: Vma, page: number, max: number): Folio | VmFault {
@@ -276,6 +298,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'release-keeps-stage-two',
+    shortest: 6,
     fault: 'releases a file and leaves its pages mapped in stage 2',
     machine: class extends SimulatorMachine {
       override kvmGmemRelease(file: GmemFile): void {
@@ -290,6 +313,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'file-size-rounded-up',
+    shortest: 2,
     fault: 'rounds an unaligned size up instead of refusing it',
     machine: class extends SimulatorMachine {
       override kvmGmemCreate(kvm: Kvm, label: Label, size: bigint, flags: bigint): GmemFile | Errno {
@@ -299,6 +323,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'poison-reference-leaked',
+    shortest: 7,
     fault: 'forgets to drop the reference to a page when it turns out to be poisoned',
     machine: class extends SimulatorMachine {
       override kvmGmemGetPfnLocked(file: GmemFile, slot: MemSlot, index: number, max: number): CachedFolio | Errno {
@@ -312,6 +337,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'poisoned-page-stays-mapped',
+    shortest: 6,
     fault: 'leaves a page in stage 2 after a memory failure hit it',
     machine: class extends SimulatorMachine {
       override kvmGmemErrorFolio(): void {
@@ -321,6 +347,7 @@ const content: readonly Fault[] = [
   },
   {
     id: 'poisoned-page-freed',
+    shortest: 6,
     fault: 'puts a page with a memory failure on the free list when it is punched out',
     machine: class extends SimulatorMachine {
       override freeFrames(frame: number, count: number): void {
@@ -333,6 +360,7 @@ const content: readonly Fault[] = [
 const attributes: readonly Fault[] = [
   {
     id: 'conversion-not-zapped',
+    shortest: 5,
     fault: 'converts frames and leaves their stage-2 entries of the other kind',
     machine: class extends SimulatorMachine {
       override kvmArchPreSetMemoryAttributes(): void {
@@ -342,6 +370,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'conversion-zaps-to-private-only',
+    shortest: 7,
     fault: 'leaves private stage-2 entries in place when frames become shared',
     machine: class extends SimulatorMachine {
       override kvmArchPreSetMemoryAttributes(kvm: Kvm, range: GfnRange, attributes: bigint): void {
@@ -351,6 +380,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'conversion-loses-content',
+    shortest: 7,
     fault: 'throws away what private memory holds when it becomes shared',
     machine: class extends SimulatorMachine {
       override kvmVmSetMemAttributes(kvm: Kvm, start: number, end: number, attributes: bigint): Errno | undefined {
@@ -367,6 +397,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'attributes-die-with-slot',
+    shortest: 6,
     fault: 'forgets the attributes of a slot’s frames when the slot is deleted',
     machine: class extends SimulatorMachine {
       override kvmFreeMemslot(kvm: Kvm, slot: MemSlot): void {
@@ -377,6 +408,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'attributes-lost-on-enomem',
+    shortest: 4,
     fault: 'frees entries that were there before when it gives up reserving storage',
     machine: class extends SimulatorMachine {
       override xaReserve(kvm: Kvm, start: number, end: number, attributes: bigint): Errno | undefined {
@@ -388,6 +420,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'attributes-set-before-reserved',
+    shortest: 3,
     fault: 'stores attributes page by page as it reserves room for them, and stops half-way where there is none',
     machine: class extends SimulatorMachine {
       override xaReserve(kvm: Kvm, start: number, end: number, attributes: bigint): Errno | undefined {
@@ -399,6 +432,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'attributes-of-unprotected-vm',
+    shortest: 2,
     fault: 'lets a VM without private memory make frames private',
     machine: class extends SimulatorMachine {
       override kvmVmIoctlSetMemAttributes(kvm: Kvm, args: MemoryAttributes): Errno | undefined {
@@ -408,6 +442,7 @@ const attributes: readonly Fault[] = [
   },
   {
     id: 'huge-page-index-beyond-slot',
+    shortest: 3,
     fault: 'tracks mixed huge pages beyond the end of a slot (CVE-2024-26991)',
     machine: class extends SimulatorMachine {
       override hugepageWithinSlot(): boolean {
@@ -420,6 +455,7 @@ const attributes: readonly Fault[] = [
 const faults: readonly Fault[] = [
   {
     id: 'mmap-flag-ignored-by-guest',
+    shortest: 5,
     fault: 'lets guest faults go to the host address although the slot shows a mappable file',
     machine: class extends SimulatorMachine {
       override kvmGmemPrepareMemoryRegion(kvm: Kvm, slot: MemSlot, fd: Label, offset: bigint): GmemFile | Errno {
@@ -432,6 +468,7 @@ const faults: readonly Fault[] = [
   },
   {
     id: 'slot-zap-skipped',
+    shortest: 5,
     fault: 'deletes or moves a slot and leaves its stage-2 entries',
     machine: class extends SimulatorMachine {
       override kvmArchFlushShadowMemslot(): void {
@@ -441,6 +478,7 @@ const faults: readonly Fault[] = [
   },
   {
     id: 'notifier-ignored',
+    shortest: 5,
     fault: 'leaves stage-2 entries in place when the host unmaps the memory behind a slot',
     machine: class extends SimulatorMachine {
       protected override mmuNotifierInvalidateRangeStart(): void {
@@ -453,6 +491,7 @@ const faults: readonly Fault[] = [
   },
   {
     id: 'read-only-written',
+    shortest: 5,
     fault: 'maps a read-only slot writable',
     machine: class extends SimulatorMachine {
       override setSptes(...[kvm, asId, gfn, count, spte]: Parameters<SimulatorMachine['setSptes']>): void {
@@ -462,6 +501,7 @@ const faults: readonly Fault[] = [
   },
   {
     id: 'pre-fault-reports-all',
+    shortest: 4,
     fault: 'reports the whole range as pre-faulted where it stopped half-way',
     machine: class extends SimulatorMachine {
       override kvmVcpuPreFaultMemory(
@@ -475,6 +515,7 @@ const faults: readonly Fault[] = [
   },
   {
     id: 'pre-fault-in-wrong-world',
+    shortest: 3,
     fault: 'pre-faults every frame of a VM with private memory as private',
     machine: class extends SimulatorMachine {
       override kvmTdpPagePrefault(
@@ -489,6 +530,7 @@ const faults: readonly Fault[] = [
 const lifecycle: readonly Fault[] = [
   {
     id: 'vcpu-does-not-pin-vm',
+    shortest: 4,
     fault: 'destroys a VM while a vCPU descriptor is open',
     machine: class extends SimulatorMachine {
       override kvmVmIoctlCreateVcpu(kvm: Kvm, label: Label, id: bigint): VcpuFile | Errno {
@@ -500,6 +542,7 @@ const lifecycle: readonly Fault[] = [
   },
   {
     id: 'init-shared-offered-to-private-vm',
+    shortest: 2,
     fault: 'lets a VM with private memory create memory that the host may touch',
     machine: class extends SimulatorMachine {
       override kvmGmemGetSupportedFlags(): bigint {
@@ -509,6 +552,7 @@ const lifecycle: readonly Fault[] = [
   },
   {
     id: 'mapping-does-not-pin-file',
+    shortest: 5,
     fault: 'releases a file while it is mapped',
     machine: class extends SimulatorMachine {
       override mmapRegion(...args: Parameters<SimulatorMachine['mmapRegion']>): Vma | undefined {
@@ -525,10 +569,11 @@ const lifecycle: readonly Fault[] = [
 ];
 
 export const HAND_WRITTEN: readonly Mutant[] = [...bindings, ...content, ...attributes, ...faults, ...lifecycle].map(
-  ({ id, fault, machine: Machine, profile = DEFAULT_PROFILE }) => ({
+  ({ id, fault, shortest, machine: Machine, profile = DEFAULT_PROFILE }) => ({
     id,
     origin: 'hand-written',
     fault,
+    shortest,
     profile,
     target: machineTarget(`mutant:${id}`, (config) => new Machine(config)),
   }),

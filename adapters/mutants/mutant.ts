@@ -11,6 +11,8 @@ export interface Mutant {
   /** The profile in which the fault shows. */
   readonly profile: string;
   readonly target: Target;
+  /** Commands of the shortest program that is known to show the fault; given for hand-written mutants. */
+  readonly shortest?: number;
   /** Why no program can tell it from the real thing, where that is so. */
   readonly equivalent?: string;
 }
