@@ -56,7 +56,8 @@ export class Generator {
     this.#transitions = [...specification.transitions.values()].filter(
       ({ requires }) => requires === undefined || options.capabilities.has(requires),
     );
-    this.#builders = this.#transitions.filter(({ builds }) => builds === true);
+    const builders = this.#transitions.filter(({ builds }) => builds === true);
+    this.#builders = builders.length > 0 ? builders : this.#transitions;
     this.#goals = this.#transitions.flatMap(goalsOf);
   }
 
@@ -64,7 +65,7 @@ export class Generator {
     const { maxCommands } = this.#options;
     const writer = new Writer(this.#specification);
     const deck = this.#deal(random);
-    const goals = [this.#rareGoal(random), this.#rareGoal(random)];
+    const goals = this.#goals.length === 0 ? [] : [this.#rareGoal(random), this.#rareGoal(random)];
     const length = 1 + random.below(maxCommands);
     if (!this.#resume(random, writer, length)) this.#build(random, writer, Math.min(length, random.below(10)));
     for (let attempt = 0; writer.commands.length < length && attempt < 4 * length + ATTEMPTS; attempt++) {
@@ -124,7 +125,7 @@ export class Generator {
       const weight = transition.weight * (1 + random.below(3));
       for (let copy = 0; copy < weight; copy++) deck.push(transition);
     }
-    return deck;
+    return deck.length > 0 ? deck : this.#transitions;
   }
 
   #next(
@@ -134,8 +135,8 @@ export class Generator {
     writer: Writer,
   ): AnyCommand | undefined {
     const dice = random.below(100);
-    if (dice < 16) return aim(pick(random, goals), random, writer);
-    if (dice < 24) return aim(pick(random, this.#goals), random, writer);
+    const goal = dice < 16 ? pickOr(random, goals) : dice < 24 ? pickOr(random, this.#goals) : undefined;
+    if (goal !== undefined) return aim(goal, random, writer);
     const transition = pick(random, deck);
     if (dice >= 98) return { name: transition.name, args: wildArgs(transition, random, writer) };
     const args = draw(transition, random, writer);

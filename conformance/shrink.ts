@@ -16,7 +16,7 @@ import {
   type AnyTransition,
   type Specification,
 } from '../model/core/specification.ts';
-import type { Label, State } from '../model/core/state.ts';
+import { NO_FD, RESERVED_LABELS, type Label, type State } from '../model/core/state.ts';
 import type { Args } from '../model/core/transition.ts';
 
 /** Whether the program still fails. May run the program on a target, so it is asked as seldom as possible. */
@@ -286,7 +286,10 @@ function statesAlong(specification: Specification, program: Program): readonly S
   return states;
 }
 
-/** The same program with labels numbered in the order in which they are created: `vm0`, `vm1`, … */
+/**
+ * The same program with labels numbered in the order in which they are created: `vm0`, `vm1`, … A descriptor that no
+ * command creates is written as what it is: none.
+ */
 export function canonical(specification: Specification, program: Program): Program {
   const names = new Map<Label, Label>();
   const counts = new Map<string, number>();
@@ -298,7 +301,15 @@ export function canonical(specification: Specification, program: Program): Progr
       counts.set(prefix, number + 1);
       names.set(command.args[name] as Label, `${prefix}${number}`);
     }
-  return program.map((command) =>
-    renameLabels(specification.transition(command.name), command, (label) => names.get(label) ?? label),
-  );
+  return program.map((command) => {
+    const transition = specification.transition(command.name);
+    const { name, args } = renameLabels(transition, command, (label) => names.get(label) ?? label);
+    const dangling = argumentsOf(transition).filter(
+      ([arg, { kind }]) => kind === 'fd' && isDangling(command.args[arg] as Label, names),
+    );
+    return { name, args: { ...args, ...Object.fromEntries(dangling.map(([arg]) => [arg, NO_FD])) } };
+  });
 }
+
+const isDangling = (label: Label, created: ReadonlyMap<Label, Label>): boolean =>
+  !created.has(label) && !RESERVED_LABELS.has(label);

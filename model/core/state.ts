@@ -98,6 +98,8 @@ export interface State {
   readonly files: ReadonlyMap<Label, GmemFile>;
   readonly inodes: ReadonlyMap<Label, Inode>;
   readonly mappings: ReadonlyMap<Label, Mapping>;
+  /** Pages of each mapping that is gone: its addresses are not used again. */
+  readonly unmapped: ReadonlyMap<Label, number>;
 }
 
 /** Open before a program starts: /dev/kvm, and a file that is not KVM's (/dev/null). */
@@ -106,6 +108,8 @@ export const OTHER: Label = 'null';
 /** Anonymous, zeroed memory of the host process that is mapped before a program starts. */
 export const ARENA: Label = 'arena';
 export const ARENA_PAGES = 64;
+/** So many pages behind each mapping nothing else is mapped; what lies further on is the host process's affair. */
+export const GUARD_PAGES = 512;
 /** The descriptor −1. */
 export const NO_FD: Label = 'none';
 
@@ -144,6 +148,7 @@ export function initialState(config: Config): State {
       ],
     ]),
     mappings: new Map([[ARENA, newMapping(ARENA, undefined, 0, ARENA_PAGES)]]),
+    unmapped: new Map(),
   };
 }
 

@@ -122,7 +122,7 @@ function rows<A extends Access>(command: string, write: boolean): (Guard<A> | De
       id: `${command}/host-address-unknown`,
       group: 'fault',
       unmodelled: 'what lies at a bare host address is the host process’s affair',
-      when: 'the access goes to the host address of the slot, which is not in a known mapping',
+      when: 'the access goes to the host address of the slot, which is not in or near a known mapping',
       source: FAULTIN,
       violated: (args, state) => resolve(args, state) === 'host-address-unknown',
       violate: (args, state) => goTo(args, state, 'host-address-unknown'),

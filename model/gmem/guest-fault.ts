@@ -4,7 +4,7 @@
  */
 import { KVM_MEM, PAGE_SHIFT, toPages } from '../core/abi.ts';
 import { assign, has, intersects } from '../core/ranges.ts';
-import { known, openAs, withVm } from '../core/state.ts';
+import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
 import { hostMayTouch, makeResident, touchMapping } from './content.ts';
 import { hostPage, isHostPoisoned, slotAt } from './slots.ts';
@@ -50,9 +50,9 @@ function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boolean): Fo
 }
 
 function hostBackedPage(state: State, slot: Slot, gfn: number): Found | Obstacle {
-  if (slot.hva.base === '') return 'host-address-unknown';
   const at = hostPage(state, slot.hva.base, toPages(slot.hva.offset) + gfn - slot.baseGfn);
-  if (at === undefined) return 'host-page-missing';
+  if (at === 'unknown') return 'host-address-unknown';
+  if (at === 'nothing') return 'host-page-missing';
   const inode = known(state.inodes, at.inode);
   if (at.page >= inode.pages || !hostMayTouch(inode)) return 'host-page-missing';
   return isHostPoisoned(state, at) ? 'host-page-poisoned' : { ...at, private: false, slot };
@@ -130,7 +130,7 @@ function mayOccur(state: State, vm: Vm, wanted: Obstacle): boolean {
     case 'file-gone':
       return someSlot(({ gmem }) => gmem !== undefined && gmem.file === undefined);
     case 'host-address-unknown':
-      return someSlot(({ hva }) => hva.base === '');
+      return someSlot(({ hva, pages }) => hva.base === '' || pages > GUARD_PAGES);
     case 'poisoned':
     case 'host-page-poisoned':
       return (

@@ -28,7 +28,7 @@ const SIGSEGV: Outcome = { kind: 'signal', signal: 'SIGSEGV' };
 
 function placeOf({ mapping: base, offset }: Access, state: State): HostPage & Place {
   const page = hostPage(state, base, toPages(offset));
-  if (page === undefined) throw new Error(`specification defect: ${base} is not mapped`);
+  if (typeof page === 'string') throw new Error(`specification defect: ${base} is not mapped`);
   return { ...page, word: wordIndex(offset) };
 }
 
@@ -65,12 +65,19 @@ function rows<A extends Access>(command: string): Guard<A>[] {
       violated: ({ offset }) => !isWordAligned(offset),
     },
     {
+      id: `${command}/far-behind`,
+      unmodelled: 'what lies further behind a mapping is up to the rest of the process',
+      when: 'nothing was ever mapped under the label, or the offset is far past the mapping',
+      violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === 'unknown',
+      violate: (args) => ({ ...args, offset: 1n << 46n }),
+    },
+    {
       id: `${command}/not-mapped`,
       result: 'SIGSEGV',
       outcome: () => SIGSEGV,
-      when: 'nothing is mapped under the label, or the offset is past the mapping',
+      when: 'the mapping is gone, or the offset is past its end',
       source: 'arch/x86/mm/fault.c: do_user_addr_fault()',
-      violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === undefined,
+      violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === 'nothing',
       violate: (args, state, random) => ({
         ...args,
         offset: bytes(state.mappings.get(args.mapping)?.pages ?? 0) + bytes(random.below(2)),

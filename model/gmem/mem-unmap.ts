@@ -1,6 +1,6 @@
 import { mapping } from '../core/domain.ts';
 import { pickOr } from '../core/random.ts';
-import { ARENA, known, withoutEntry } from '../core/state.ts';
+import { ARENA, known, withEntry, withoutEntry } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { zapHostMapping } from './content.ts';
 import { dropFile } from './lifecycle.ts';
@@ -25,9 +25,13 @@ export const memUnmap = defineTransition({
       id: 'mem.unmap/unmapped',
       when: 'the label is mapped',
       accept: (args, state) => {
-        const { file } = known(state.mappings, args.mapping);
+        const { file, pages } = known(state.mappings, args.mapping);
         const zapped = zapHostMapping(state, args.mapping);
-        const after = { ...zapped, mappings: withoutEntry(zapped.mappings, args.mapping) };
+        const after = {
+          ...zapped,
+          mappings: withoutEntry(zapped.mappings, args.mapping),
+          unmapped: withEntry(zapped.unmapped, args.mapping, pages),
+        };
         return { state: file === undefined ? after : dropFile(after, file) };
       },
     },

@@ -1,6 +1,6 @@
 /** Reading a VM's memory slots. */
 import { has } from '../core/ranges.ts';
-import { known, openAs, type Label, type Slot, type State, type Vm } from '../core/state.ts';
+import { GUARD_PAGES, known, openAs, type Label, type Slot, type State, type Vm } from '../core/state.ts';
 import { hasPrivateMemory } from './vm-create.ts';
 
 /** Source: arch/x86/include/asm/kvm_host.h: kvm_arch_nr_memslot_as_ids(). */
@@ -41,10 +41,12 @@ export interface HostPage {
   readonly page: number;
 }
 
-/** Undefined where nothing is mapped. `mappingPage` counts from the start of the mapping. */
-export function hostPage(state: State, base: Label, mappingPage: number): HostPage | undefined {
+/** `mappingPage` counts from the start of the mapping, and may be past its end. */
+export function hostPage(state: State, base: Label, mappingPage: number): HostPage | 'nothing' | 'unknown' {
   const mapping = state.mappings.get(base);
-  if (mapping === undefined || mappingPage >= mapping.pages) return undefined;
+  const pages = mapping?.pages ?? state.unmapped.get(base);
+  if (pages === undefined || mappingPage >= pages + GUARD_PAGES) return 'unknown';
+  if (mapping === undefined || mappingPage >= pages) return 'nothing';
   return { mapping: base, mappingPage, inode: mapping.inode, page: mapping.firstPage + mappingPage };
 }
 

@@ -172,6 +172,10 @@ export const vcpuPrefault = defineTransition({
       unmodelled: 'how far it gets depends on memory that is not part of this specification',
       when: 'a later frame shows such memory',
       violated: runsIntoUnknown,
+      violate: (args, state) => {
+        const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), 'host-address-unknown');
+        return gfn === undefined || gfn === 0 ? undefined : { ...args, gpa: bytes(gfn - 1), size: bytes(2) };
+      },
     },
   ],
   accepts: [

@@ -1,0 +1,385 @@
+/** Every invariant notices what breaks it, and lets pass what merely looks like it. */
+import { describe, expect, it } from '@jest/globals';
+import { mutantById, type Mutant } from '../adapters/mutants/index.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
+import { checkSecrecy, twinOf } from '../conformance/secret.ts';
+import { factsOfState } from '../model/facts-of-state.ts';
+import type { Facts } from '../model/core/facts.ts';
+import { INVARIANTS, type Invariant, type Moment } from '../model/invariants/index.ts';
+import { generated, parse, scenarioTexts, specify } from './support.ts';
+
+/** vm0 shows pages 2 to 5 of file0 at gfn 0x10, private; its first page is mapped in stage 2, its second in the host. */
+const SOUND: Facts = {
+  vms: [
+    { vm: 'vm0', private: [[0x10, 0x14]] },
+    { vm: 'vm1', private: [] },
+  ],
+  files: [
+    { file: 'file0', vm: 'vm0', inode: 'file0' },
+    { file: 'file1', vm: 'vm1', inode: 'file0' },
+  ],
+  inodes: [{ inode: 'file0', pages: 8 }],
+  slots: [{ vm: 'vm0', slot: 0, baseGfn: 0x10, pages: 4, gmem: true, file: 'file0', firstPage: 2 }],
+  bindings: [{ file: 'file0', start: 2, end: 6, vm: 'vm0', slot: 0, live: true }],
+  resident: [
+    { inode: 'file0', page: 2, frame: 100, count: 1, references: 1 },
+    { inode: 'file0', page: 3, frame: 101, count: 1, references: 2 },
+  ],
+  stageTwo: [{ vm: 'vm0', gfn: 0x10, frame: 100, count: 1, private: true }],
+  user: [{ mapping: 'map0', page: 3, frame: 101, count: 1 }],
+  poisoned: [],
+  free: [102],
+  orphans: [],
+  firstTouches: [{ inode: 'file0', page: 2, zero: true }],
+};
+
+const [SLOT] = SOUND.slots;
+const [BINDING] = SOUND.bindings;
+const [ENTRY] = SOUND.stageTwo;
+const [USER] = SOUND.user;
+if (SLOT === undefined || BINDING === undefined || ENTRY === undefined || USER === undefined)
+  throw new Error('unsound');
+
+interface Case {
+  readonly after: Partial<Facts>;
+  readonly before?: Partial<Facts>;
+  readonly failed?: boolean;
+}
+
+const SECOND_SLOT = { ...SLOT, slot: 1, baseGfn: 0x20 };
+const SECOND_BINDING = { ...BINDING, slot: 1 };
+
+/** For each invariant, what breaks it and what is said then. */
+const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
+  [
+    'gmem/never-rebinds',
+    /^file0 belonged to vm1 and now belongs to vm0$/,
+    { before: { files: [{ file: 'file0', vm: 'vm1', inode: 'file0' }] }, after: {} },
+  ],
+  [
+    'gmem/never-rebinds',
+    /^slot 0 of vm0 is bound to file1, which was created for vm1$/,
+    { after: { slots: [{ ...SLOT, file: 'file1' }] } },
+  ],
+  [
+    'gmem/never-rebinds',
+    /^file1, which was created for vm1, binds slot 0 of vm0$/,
+    { after: { bindings: [{ ...BINDING, file: 'file1' }] } },
+  ],
+  [
+    'gmem/one-slot-per-page',
+    /^pages 0x5 of file0 are bound to slots 0 and 1$/,
+    { after: { bindings: [BINDING, { ...SECOND_BINDING, start: 5, end: 6 }] } },
+  ],
+  [
+    'gmem/one-slot-per-page',
+    /^slot 0 is bound to pages 0x2 to 0x9 of file0, which has 0x8$/,
+    { after: { bindings: [{ ...BINDING, end: 9 }] } },
+  ],
+  ['gmem/file-pins-vm', /^file0 outlives vm0$/, { after: { vms: [{ vm: 'vm1', private: [] }] } }],
+  [
+    'gmem/file-pins-vm',
+    /^slot 0 of vm0 refers to file2, which is gone$/,
+    { after: { slots: [{ ...SLOT, file: 'file2' }] } },
+  ],
+  [
+    'gmem/bindings-match-slots',
+    /^file0 binds slot 0 of vm0, which is gone$/,
+    { after: { slots: [], bindings: [{ ...BINDING, live: false }] } },
+  ],
+  [
+    'gmem/bindings-match-slots',
+    /^file0 binds pages 0x2 to 0x6 to slot 0 of vm0, which shows something else$/,
+    { after: { slots: [{ ...SLOT, firstPage: 3 }] } },
+  ],
+  [
+    'gmem/bindings-match-slots',
+    /^slot 0 of vm0 refers to file0, which has no binding for it$/,
+    { after: { bindings: [] } },
+  ],
+  [
+    'gmem/slot-immutable',
+    /^slot 0 of vm0 lost GUEST_MEMFD without being deleted$/,
+    { after: { slots: [{ ...SLOT, gmem: false, file: undefined }] } },
+  ],
+  [
+    'gmem/slot-immutable',
+    /^slot 0 of vm0 gained GUEST_MEMFD without being deleted$/,
+    { before: { slots: [{ ...SLOT, gmem: false }] }, after: {} },
+  ],
+  [
+    'gmem/slot-immutable',
+    /^slot 0 of vm0 changed without being deleted$/,
+    { after: { slots: [{ ...SLOT, baseGfn: 0x20 }] } },
+  ],
+  [
+    'memory/no-stale-mapping',
+    /^gfn 0x11 of vm0 shows frame 0x66, which was freed or given to another owner$/,
+    { after: { stageTwo: [{ ...ENTRY, gfn: 0x11, frame: 102 }] } },
+  ],
+  [
+    'memory/no-stale-mapping',
+    /^page 0x4 of map0 shows frame 0x66, which was freed/,
+    { after: { user: [{ ...USER, count: 2 }] } },
+  ],
+  [
+    'memory/no-stale-mapping',
+    /^gfn 0x10 of vm0 shows page 0x3 of file0, not the page that its slot is bound to$/,
+    { after: { stageTwo: [{ ...ENTRY, frame: 101 }] } },
+  ],
+  ['memory/no-stale-mapping', /^gfn 0x10 of vm0 is mapped, and no slot shows it$/, { after: { slots: [] } }],
+  [
+    'memory/no-stale-mapping',
+    /^gfn 0x10 of vm0 is mapped, and its slot has no file$/,
+    { after: { slots: [{ ...SLOT, file: undefined }] } },
+  ],
+  [
+    'memory/free-is-present',
+    /^frame 0x66 is on the free list although it is poisoned$/,
+    { after: { poisoned: [102] } },
+  ],
+  ['memory/free-is-present', /^frame 0x64 is on the free list although it holds a page$/, { after: { free: [100] } }],
+  [
+    'memory/fresh-is-zero',
+    /^page 0x2 of file0 was shown for the first time with something in it$/,
+    { after: { firstTouches: [{ inode: 'file0', page: 2, zero: false }] } },
+  ],
+  [
+    'memory/references-balanced',
+    /^frame 0x67 holds no page and is not free: 1 references are left$/,
+    { after: { orphans: [{ frame: 103, references: 1 }] } },
+  ],
+  [
+    'memory/references-balanced',
+    /^page 0x3 of file0 has 2 references; its file and 0 mappings explain 1$/,
+    { after: { user: [] } },
+  ],
+  ['memory/in-bounds', /^index 3 of 2$/, { after: { outOfBounds: ['index 3 of 2'] } }],
+  ['poison/never-remapped', /^gfn 0x10 of vm0 shows the poisoned frame 0x64$/, { after: { poisoned: [100] } }],
+  ['poison/never-remapped', /^page 0x3 of map0 shows the poisoned frame 0x65$/, { after: { poisoned: [101] } }],
+  [
+    'attributes/one-world',
+    /^gfn 0x10 of vm0 is private, and stage 2 maps it as shared$/,
+    { after: { stageTwo: [{ ...ENTRY, private: false }] } },
+  ],
+  [
+    'attributes/one-world',
+    /^gfn 0x10 of vm0 is shared, and stage 2 maps it as private$/,
+    { after: { vms: [{ vm: 'vm0', private: [[0x11, 0x14]] }] } },
+  ],
+  [
+    'attributes/one-world',
+    /^gfn 0x10 of vm0 is mixed, and stage 2 maps it as private$/,
+    { after: { vms: [{ vm: 'vm0', private: [[0x10, 0x11]] }], stageTwo: [{ ...ENTRY, count: 2 }] } },
+  ],
+  ...(['vms', 'files', 'inodes', 'slots', 'bindings', 'resident'] as const).map(
+    (part): readonly [string, RegExp, Case] => [
+      'errors/no-effect',
+      new RegExp(`^the command failed, and these changed: ${part}$`),
+      { failed: true, after: { [part]: [] } },
+    ],
+  ),
+  ['errors/no-effect', /these changed: poisoned$/, { failed: true, after: { poisoned: [7] } }],
+  ['errors/no-effect', /these changed: stageTwo$/, { failed: true, after: { stageTwo: [{ ...ENTRY, frame: 101 }] } }],
+];
+
+/** Much the same, and right. */
+const KEPT: readonly (readonly [string, string, Case])[] = [
+  ['gmem/never-rebinds', 'a slot that refers to no file', { after: { slots: [{ ...SLOT, file: undefined }] } }],
+  [
+    'gmem/one-slot-per-page',
+    'bindings that touch',
+    { after: { bindings: [BINDING, { ...SECOND_BINDING, start: 6, end: 8 }] } },
+  ],
+  [
+    'gmem/one-slot-per-page',
+    'two files of an inode with a page each way',
+    { after: { bindings: [BINDING, { ...SECOND_BINDING, file: 'file1', vm: 'vm1' }] } },
+  ],
+  [
+    'gmem/file-pins-vm',
+    'a VM that ends together with its file',
+    { after: { files: [], vms: [], slots: [], bindings: [] } },
+  ],
+  [
+    'gmem/bindings-match-slots',
+    'a slot whose file is gone',
+    { after: { slots: [SLOT, { ...SECOND_SLOT, file: undefined }] } },
+  ],
+  ['gmem/slot-immutable', 'a slot that is deleted', { after: { slots: [] } }],
+  [
+    'gmem/slot-immutable',
+    'a slot of host memory that moves',
+    {
+      before: { slots: [{ ...SLOT, gmem: false, file: undefined }] },
+      after: { slots: [{ ...SLOT, gmem: false, file: undefined, baseGfn: 0x20 }] },
+    },
+  ],
+  [
+    'memory/no-stale-mapping',
+    'a shared entry that shows host memory',
+    { after: { stageTwo: [{ ...ENTRY, frame: 101, private: false }] } },
+  ],
+  ['memory/free-is-present', 'a poisoned frame that is not free', { after: { poisoned: [100, 103] } }],
+  ['memory/fresh-is-zero', 'nothing that was touched', { after: { firstTouches: [] } }],
+  [
+    'memory/references-balanced',
+    'a page that two mappings show',
+    {
+      after: {
+        user: [USER, { ...USER, mapping: 'map1' }],
+        resident: [{ inode: 'file0', page: 3, frame: 101, count: 1, references: 3 }],
+      },
+    },
+  ],
+  ['memory/in-bounds', 'nothing out of bounds', { after: { outOfBounds: [] } }],
+  ['poison/never-remapped', 'a poisoned frame that nothing shows', { after: { poisoned: [102] } }],
+  [
+    'attributes/one-world',
+    'an entry within a private run',
+    { after: { stageTwo: [{ ...ENTRY, gfn: 0x12, count: 2 }] } },
+  ],
+  ['errors/no-effect', 'a failure that drops cached translations', { failed: true, after: { stageTwo: [] } }],
+  [
+    'errors/no-effect',
+    'a failure that splits an entry of stage 2',
+    {
+      failed: true,
+      before: { stageTwo: [{ ...ENTRY, count: 4 }] },
+      after: { stageTwo: [{ ...ENTRY, gfn: 0x12, frame: 102, count: 2 }] },
+    },
+  ],
+  [
+    'errors/no-effect',
+    'a failure after which the same facts come in another order',
+    { failed: true, after: { files: [...SOUND.files].reverse(), resident: [...SOUND.resident].reverse() } },
+  ],
+  ['errors/no-effect', 'a success that changes everything', { after: { vms: [], files: [], slots: [], bindings: [] } }],
+];
+
+const invariantOf = (id: string): Invariant => {
+  const found = INVARIANTS.find((each) => each.id === id);
+  if (found === undefined) throw new Error(`no invariant ${id}`);
+  return found;
+};
+
+const momentOf = ({ before, after, failed = false }: Case): Moment => ({
+  before: { ...SOUND, ...before },
+  after: { ...SOUND, ...after },
+  failed,
+});
+
+describe('an invariant', () => {
+  it.each(INVARIANTS.map((each) => [each.id, each] as const))('%s holds on sound facts', (_id, invariant) => {
+    expect(invariant.observable(SOUND)).toBe(true);
+    expect(invariant.broken({ before: undefined, after: SOUND, failed: false })).toBeUndefined();
+    expect(invariant.broken({ before: SOUND, after: SOUND, failed: true })).toBeUndefined();
+  });
+
+  it.each(BROKEN)('%s is broken: %s', (id, message, broken) => {
+    expect(invariantOf(id).broken(momentOf(broken))).toMatch(message);
+  });
+
+  it.each(KEPT)('%s is kept by %s', (id, _name, kept) => {
+    expect(invariantOf(id).broken(momentOf(kept))).toBeUndefined();
+  });
+
+  it('has facts here that break it, and others that keep it', () => {
+    const ids = INVARIANTS.map(({ id }) => id);
+    expect([...new Set(BROKEN.map(([id]) => id))].toSorted()).toEqual(ids.toSorted());
+    expect([...new Set(KEPT.map(([id]) => id))].toSorted()).toEqual(ids.toSorted());
+  });
+
+  it('is not observable where the facts lack what it speaks of', () => {
+    const { free: _free, orphans: _orphans, firstTouches: _touches, ...black } = SOUND;
+    const blind = INVARIANTS.filter((each) => !each.observable(black)).map(({ id }) => id);
+    expect(blind).toEqual(['memory/free-is-present', 'memory/fresh-is-zero', 'memory/references-balanced']);
+  });
+});
+
+describe('the facts of the specification', () => {
+  it('keep every invariant that can be evaluated on them, over random programs', () => {
+    const specification = specify('gmem-link-rfc');
+    for (const { trace } of generated(specification, { programs: 400 })) {
+      let before: Facts | undefined;
+      for (const { state, outcome } of trace) {
+        const after = factsOfState(state);
+        for (const invariant of INVARIANTS.filter((each) => each.observable(after)))
+          expect(invariant.broken({ before, after, failed: outcome.kind === 'errno' })).toBeUndefined();
+        before = after;
+      }
+    }
+  });
+});
+
+describe('memory/private-is-secret', () => {
+  const specification = specify();
+  const SETTING = `
+    vm.create vm=vm0 dev=kvm type=1
+    vcpu.create vcpu=vcpu0 vm=vm0 id=0
+    gmem.create file=file0 vm=vm0 size=0x1000 flags=1 reserved=0
+    slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=arena gmem=file0 offset=0
+    mem.map mapping=map0 fd=file0 length=0x1000 offset=0 sharing=shared`;
+  const STORE = 'guest.store vcpu=vcpu0 gpa=0 value=7';
+  const leaking = parse(specification, `${SETTING}\n${STORE}\nhost.load mapping=map0 offset=0`);
+  const leaky = mutantById('private-page-mapped-by-host')?.target ?? simulatorTarget();
+
+  it('is broken by a target that shows the host what the guest stored', async () => {
+    const verdict = await checkSecrecy({ specification, target: leaky }, leaking);
+    expect(verdict).toMatchObject({
+      kind: 'diverges',
+      at: 6,
+      invariant: 'memory/private-is-secret',
+      observed: 'the host saw ok 0x7 with one secret and ok 0x5ec7e700000007 with another',
+    });
+  });
+
+  it('is kept by a target that does not', async () => {
+    const verdict = await checkSecrecy({ specification, target: simulatorTarget() }, leaking);
+    expect(verdict).toEqual({ kind: 'conforms', commands: leaking.length });
+  });
+
+  it('lets the guest read its own secrets', async () => {
+    const program = parse(specification, `${SETTING}\n${STORE}\nguest.load vcpu=vcpu0 gpa=0`);
+    expect((await checkSecrecy({ specification, target: leaky }, program)).kind).toBe('conforms');
+  });
+
+  it('is about private memory only: what goes to host memory is no secret', () => {
+    const shared = SETTING.replace('flags=4', 'flags=0').replace('gmem=file0', 'gmem=none');
+    expect(twinOf(specification, leaking)).toHaveLength(leaking.length);
+    expect(twinOf(specification, parse(specification, `${shared}\n${STORE}`))).toBeUndefined();
+    expect(twinOf(specification, parse(specification, SETTING))).toBeUndefined();
+  });
+
+  it('says nothing where the target is gone half-way', async () => {
+    const target = { ...simulatorTarget(), execute: () => [] };
+    expect(await checkSecrecy({ specification, target }, leaking)).toMatchObject({ kind: 'inconclusive' });
+  });
+});
+
+describe('invariants at work', () => {
+  /** The invariants that the facts of the target break anywhere in the program, whatever its outcomes are. */
+  async function brokenBy({ target, profile }: Mutant, text: string): Promise<readonly string[]> {
+    const specification = specify(profile);
+    const told: string[] = [];
+    let before: Facts | undefined;
+    for (const { outcome, facts } of await target.execute(parse(specification, text), specification.config.profile)) {
+      if (facts === undefined) break;
+      const moment = { before, after: facts, failed: outcome.kind === 'errno' };
+      told.push(...INVARIANTS.filter((each) => each.broken(moment) !== undefined).map(({ id }) => id));
+      before = facts;
+    }
+    return told;
+  }
+
+  it('are broken by the mutants in the scenarios that name them', async () => {
+    const told = new Set<string>();
+    for (const { header, text } of scenarioTexts()) {
+      const mutant = header['mutant'] === undefined ? undefined : mutantById(header['mutant']);
+      if (mutant?.origin === 'hand-written') for (const id of await brokenBy(mutant, text)) told.add(id);
+    }
+    // Nothing binds a page twice: the table of bindings has room for one slot a page.
+    const expected = INVARIANTS.map(({ id }) => id).filter((id) => id !== 'gmem/one-slot-per-page');
+    expect([...told].toSorted()).toEqual(expected.toSorted());
+  });
+});
