@@ -35,7 +35,7 @@ interface RunOptions {
 }
 
 /** Programs per mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many as one likes. */
-const GRADE_RUNS = 400;
+const GRADE_RUNS = 2000;
 
 export const addRun = (program: Command): Command =>
   program

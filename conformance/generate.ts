@@ -158,7 +158,7 @@ export class Generator {
 
 /** Each row alone, and each together with the first later row of every other answer. */
 function goalsOf(transition: AnyTransition): Goal[] {
-  const rows = transition.guards.filter(({ violate }) => violate !== undefined);
+  const rows = transition.guards.filter((row) => row.violate !== undefined);
   return rows.flatMap((guard, index): Goal[] => {
     const rivals = _.uniqBy(rows.slice(index + 1), answerOf).filter(
       (later) => answerOf(later) !== answerOf(guard) && (guard.group === undefined || guard.group !== later.group),
@@ -188,7 +188,7 @@ function aim(goal: Goal, random: Random, writer: Writer): AnyCommand | undefined
 function laterRow({ transition: { guards }, guard }: Goal, random: Random): Guard<Args> | undefined {
   return pickOr(
     random,
-    guards.slice(guards.indexOf(guard) + 1).filter(({ violate }) => violate !== undefined),
+    guards.slice(guards.indexOf(guard) + 1).filter((row) => row.violate !== undefined),
   );
 }
 

@@ -21,11 +21,11 @@ export function twinOf(specification: Specification, program: Program): Program 
   let state = specification.initial;
   let differs = false;
   const twin = program.map((command) => {
-    const step = specification.step(state, command);
-    const secret =
-      isSecretStore(command) && step.rule === 'guest.store/guest-memory' && storesSecret(state, command.args);
+    const before = state;
+    const step = specification.step(before, command);
     state = step.state;
-    if (!secret) return command;
+    if (step.rule !== 'guest.store/guest-memory' || !isStore(command)) return command;
+    if (!storesSecret(before, command.args)) return command;
     differs = true;
     return { name: command.name, args: { ...command.args, value: command.args.value ^ 0x5ec7e700000000n } };
   });
@@ -36,7 +36,7 @@ interface StoreCommand extends AnyCommand {
   readonly args: { readonly vcpu: string; readonly gpa: bigint; readonly value: bigint };
 }
 
-const isSecretStore = (command: AnyCommand): command is StoreCommand => command.name === 'guest.store';
+const isStore = (command: AnyCommand): command is StoreCommand => command.name === 'guest.store';
 
 /** Runs the program and its twin on the target. A program without secrets conforms at once. */
 export async function checkSecrecy({ specification, target }: Checking, program: Program): Promise<ProgramVerdict> {

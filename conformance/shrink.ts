@@ -65,7 +65,7 @@ export async function shrinkProgram(
     }
     return false;
   };
-  const passes: readonly Pass[] = [shorter, merged, ...REWRITES, simpler, ...(replace ? [replaced] : [])];
+  const passes: readonly Pass[] = [shorter, merged, ...REWRITES, simpler, reordered, ...(replace ? [replaced] : [])];
   // After every success the cheap passes come first again.
   for (let index = 0; index < passes.length;) {
     const pass = passes[index] as Pass;
@@ -140,6 +140,15 @@ function* merged(specification: Specification, program: Program): Iterable<Progr
     }
 }
 
+/** Puts commands whose order does not matter into one order, so that programs that do the same end up the same. */
+function* reordered(_specification: Specification, program: Program): Iterable<Program> {
+  for (let first = 0; first < program.length; first++)
+    for (let second = first + 1; second < program.length; second++)
+      yield program.map((command, index) =>
+        index === first ? (program[second] as AnyCommand) : index === second ? (program[first] as AnyCommand) : command,
+      );
+}
+
 /** Simplifies clusters of addresses, single arguments, equal arguments together, and amounts that add up. */
 function* simpler(specification: Specification, program: Program): Iterable<Program> {
   yield* translated(program);
@@ -171,7 +180,7 @@ function* together(specification: Specification, program: Program, states: reado
         const changes = found.filter(({ at }) => at === index).map(({ name }) => [name, value] as const);
         return changes.length === 0
           ? command
-          : { ...command, args: { ...command.args, ...Object.fromEntries(changes) } as Args };
+          : { ...command, args: { ...command.args, ...Object.fromEntries(changes) } };
       });
   }
 }

@@ -31,7 +31,7 @@ describe.each(PROFILE_IDS)('in %s', (profile) => {
   it.each(MACHINES)('the simulator conforms on %s', async (_name, machine) => {
     const specification = specify(profile, machine);
     const seed = freshSeed();
-    const options = { seed, runs: 800, maxCommands: 80 };
+    const options = { seed, runs: 600, maxCommands: 80 };
     const campaign = await runCampaign(specification, simulatorTarget(machine), options);
     expect(verdictOf(campaign, specification, seed)).toBe('conforms');
   });
@@ -137,7 +137,7 @@ describe('one seed', () => {
 describe('the specification', () => {
   it('is a function: the same state and command give an equal step, and neither is changed', () => {
     const specification = specify();
-    for (const { commands, trace } of generated(specification, { programs: 150 })) {
+    for (const { commands, trace } of generated(specification, { programs: 40 })) {
       let state = specification.initial;
       commands.forEach((command, index) => {
         const before = structuredClone({ state, command });

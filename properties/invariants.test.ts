@@ -5,7 +5,9 @@ import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { checkSecrecy, twinOf } from '../conformance/secret.ts';
 import { factsOfState } from '../model/facts-of-state.ts';
 import type { Facts } from '../model/core/facts.ts';
-import { INVARIANTS, type Invariant, type Moment } from '../model/invariants/index.ts';
+import { headerOf } from '../model/core/program.ts';
+import { INVARIANTS } from '../model/invariants/index.ts';
+import type { Invariant, Moment } from '../model/invariants/invariant.ts';
 import { generated, parse, scenarioTexts, specify } from './support.ts';
 
 /** vm0 shows pages 2 to 5 of file0 at gfn 0x10, private; its first page is mapped in stage 2, its second in the host. */
@@ -359,8 +361,8 @@ describe('memory/private-is-secret', () => {
 
 describe('invariants at work', () => {
   /** The invariants that the facts of the target break anywhere in the program, whatever its outcomes are. */
-  async function brokenBy({ target, profile }: Mutant, text: string): Promise<readonly string[]> {
-    const specification = specify(profile);
+  async function brokenBy({ target }: Mutant, text: string): Promise<readonly string[]> {
+    const specification = specify(headerOf(text)['profile']);
     const told: string[] = [];
     let before: Facts | undefined;
     for (const { outcome, facts } of await target.execute(parse(specification, text), specification.config.profile)) {
@@ -374,9 +376,9 @@ describe('invariants at work', () => {
 
   it('are broken by the mutants in the scenarios that name them', async () => {
     const told = new Set<string>();
-    for (const { header, text } of scenarioTexts()) {
-      const mutant = header['mutant'] === undefined ? undefined : mutantById(header['mutant']);
-      if (mutant?.origin === 'hand-written') for (const id of await brokenBy(mutant, text)) told.add(id);
+    for (const { text, mutant: id } of scenarioTexts()) {
+      const mutant = mutantById(id ?? '');
+      if (mutant?.origin === 'hand-written') for (const broken of await brokenBy(mutant, text)) told.add(broken);
     }
     // Nothing binds a page twice: the table of bindings has room for one slot a page.
     const expected = INVARIANTS.map(({ id }) => id).filter((id) => id !== 'gmem/one-slot-per-page');

@@ -112,7 +112,7 @@ const CHALLENGES: readonly Challenge[] = [
     name: 'a sum must reach a bound in few steps',
     commands: [add, open],
     fails: (program) => amounts(program, 'add').reduce((sum, each) => sum + each, 0n) >= 35n,
-    shortest: 'add amount=5\nadd amount=0xa\nadd amount=0xa\nadd amount=0xa\n',
+    shortest: 'add amount=0xa\nadd amount=0xa\nadd amount=0xa\nadd amount=5\n',
   },
 ];
 

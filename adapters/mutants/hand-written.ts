@@ -292,7 +292,7 @@ const content: readonly Fault[] = [
     machine: class extends SimulatorMachine {
       protected override faultUserMapping(vma: Vma, page: number, max: number): Folio | VmFault {
         const inode = { ...vma.file.inode, flags: vma.file.inode.flags | 2n };
-        return super.faultUserMapping({ ...vma, file: { ...vma.file, inode } as Vma['file'] }, page, max);
+        return super.faultUserMapping({ ...vma, file: { ...vma.file, inode } }, page, max);
       }
     },
   },

@@ -27,9 +27,6 @@ export const GMEM_FLAG = { MMAP: 1n, INIT_SHARED: 2n } as const;
 /** attributes of struct kvm_memory_attributes. */
 export const ATTRIBUTE_PRIVATE = 8n;
 
-/** flags of the KVM_EXIT_MEMORY_FAULT exit. */
-export const MEMORY_EXIT_FLAG_PRIVATE = 8n;
-
 /** mode of fallocate(2). */
 export const FALLOC = {
   KEEP_SIZE: 0x01n,
@@ -41,9 +38,6 @@ export const FALLOC = {
   UNSHARE_RANGE: 0x40n,
   WRITE_ZEROES: 0x80n,
 } as const;
-
-/** Type bits of the flags of mmap(2). */
-export const MAP = { SHARED: 1n, PRIVATE: 2n, SHARED_VALIDATE: 3n } as const;
 
 /** Extension numbers of KVM_CHECK_EXTENSION that this specification answers for. */
 export const CAP = {

@@ -4,9 +4,6 @@ export interface Random {
   below(bound: number): number;
 }
 
-export const chance = (random: Random, numerator: number, denominator: number): boolean =>
-  random.below(denominator) < numerator;
-
 export function pick<const T>(random: Random, choices: readonly T[]): T {
   if (choices.length === 0) throw new RangeError('pick: nothing to choose from');
   return choices[random.below(choices.length)] as T;
@@ -14,7 +11,7 @@ export function pick<const T>(random: Random, choices: readonly T[]): T {
 
 /** `undefined` where there is nothing to choose from. */
 export function pickOr<T>(random: Random, choices: readonly T[]): T | undefined {
-  return choices.length === 0 ? undefined : (choices[random.below(choices.length)] as T);
+  return choices.length === 0 ? undefined : choices[random.below(choices.length)];
 }
 
 export const randomU64 = (random: Random): bigint =>

@@ -37,7 +37,7 @@ export interface Rule {
 }
 
 /** A transition whose rows are those of one profile. */
-export type AnyTransition = Transition<string, Args>;
+export type AnyTransition = Transition;
 
 export class Specification {
   readonly config: Config;
@@ -159,7 +159,7 @@ export function sharedArguments(one: AnyTransition, other: AnyTransition): reado
   let shared = lists.get(other.args);
   if (shared === undefined) {
     shared = argumentsOf(one)
-      .filter(([name, { kind, describe }]) => kind !== 'fresh' && other.args[name]?.describe === describe)
+      .filter(([name, domain]) => domain.kind !== 'fresh' && other.args[name]?.describe === domain.describe)
       .map(([name]) => name);
     lists.set(other.args, shared);
   }

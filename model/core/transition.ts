@@ -76,7 +76,7 @@ export interface DrawContext {
   readonly random: Random;
   readonly state: State;
   /** A label that the program does not use yet. */
-  fresh(prefix: string): Label;
+  readonly fresh: (prefix: string) => Label;
 }
 
 export interface Transition<N extends string = string, A = Args> {
@@ -119,7 +119,7 @@ export function defineTransition<const N extends string, D extends Domains>(
   const guards = definition.guards.flatMap((row) =>
     'descriptor' in row ? descriptorRows<ArgsOf<D>>(definition.name, row) : [row],
   );
-  return { ...definition, guards } as unknown as Transition<N, ArgsOf<D>>;
+  return { ...definition, guards };
 }
 
 export type CommandOf<T> = T extends Transition<infer N, infer A> ? { readonly name: N; readonly args: A } : never;

@@ -148,9 +148,10 @@ export const gmemFallocate = defineTransition({
     const { pages, resident } = sizeOf(state, label);
     const punches = random.below(2) === 0;
     // Punching what is there and allocating what is not does more than the other way round.
-    const holes = resident.reduce((set, { start, end }) => remove(set, start, end), [
-      { start: 0, end: pages },
-    ] as RangeSet);
+    const holes = resident.reduce<RangeSet>(
+      (set, { start, end }) => remove(set, start, end),
+      [{ start: 0, end: pages }],
+    );
     const wanted = punches ? resident : holes;
     const range = random.below(4) === 0 ? undefined : pickOr(random, wanted);
     const first = range === undefined ? choosePage(random, pages) : range.start;

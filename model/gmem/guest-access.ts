@@ -69,84 +69,85 @@ const gmemObstacles: readonly ObstacleRow[] = [
   { obstacle: 'poisoned', when: 'the page has had a memory failure', source: GET_PFN, errno: 'EHWPOISON' },
 ];
 
-/** Rows of a load and of a store, in the order in which the fault handler finds out. */
-function rows<A extends Access>(command: string, write: boolean): (Guard<A> | DescriptorCheck<A>)[] {
-  const goTo = (args: A, state: State, obstacle: Obstacle): A | undefined => {
+/** What every row has that asks whether the fault meets an obstacle. No access meets two. */
+const meets = <A extends Access>(command: string, obstacle: Obstacle) => ({
+  id: `${command}/${obstacle}`,
+  group: 'fault',
+  violated: (args: A, state: State): boolean => resolve(args, state) === obstacle,
+  violate: (args: A, state: State): A | undefined => {
     const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), obstacle);
     return gfn === undefined ? undefined : { ...args, gpa: bytes(gfn) + (args.gpa & PAGE_MASK) };
-  };
-  const faulting = ({ obstacle, when, source, errno }: ObstacleRow): Guard<A> => ({
-    id: `${command}/${obstacle}`,
-    group: 'fault',
-    result: `MEMORY_FAULT ${errno}`,
-    outcome: memoryFault(errno),
-    when,
-    source,
-    violated: (args, state) => resolve(args, state) === obstacle,
-    violate: (args, state) => goTo(args, state, obstacle),
-  });
-  return [
-    { descriptor: 'vcpu', kind: 'vcpu' },
-    {
-      id: `${command}/unaligned`,
-      unmodelled: 'an access is one aligned word of eight bytes',
-      when: 'the guest address is not a multiple of eight',
-      violated: ({ gpa }) => !isWordAligned(gpa),
-    },
-    {
-      id: `${command}/beyond-guest-physical`,
-      unmodelled: 'what a guest sees past the width of its physical addresses is up to its page tables',
-      when: 'the guest address is wider than the machine’s',
-      violated: ({ gpa }, state) => gpa >= guestTop(state),
-      violate: (args, state) => ({ ...args, gpa: guestTop(state) }),
-    },
-    faulting({
-      obstacle: 'private-without-slot',
-      when: 'the frame is private and no slot shows it',
-      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
-      errno: 'EFAULT',
-    }),
-    {
-      id: `${command}/no-slot`,
-      group: 'fault',
-      result: 'MMIO exit',
-      outcome: mmio(write),
-      when: 'the frame is shared and no slot shows it',
-      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
-      violated: (args, state) => resolve(args, state) === 'no-slot',
-      violate: (args, state) => goTo(args, state, 'no-slot'),
-    },
-    ...gmemObstacles.map(faulting),
-    ...(write ? [readOnlyRow<A>(command)] : []),
-    {
-      id: `${command}/host-address-unknown`,
-      group: 'fault',
-      unmodelled: 'what lies at a bare host address is the host process’s affair',
-      when: 'the access goes to the host address of the slot, which is not in or near a known mapping',
-      source: FAULTIN,
-      violated: (args, state) => resolve(args, state) === 'host-address-unknown',
-      violate: (args, state) => goTo(args, state, 'host-address-unknown'),
-    },
-    {
-      id: `${command}/host-page-missing`,
-      errno: 'EFAULT',
-      when: 'the access goes to the host address of the slot, and the host could not touch that either: no exit says so',
-      source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
-      group: 'fault',
-      violated: (args, state) => resolve(args, state) === 'host-page-missing',
-      violate: (args, state) => goTo(args, state, 'host-page-missing'),
-    },
-    {
-      id: `${command}/host-page-poisoned`,
-      group: 'fault',
-      unmodelled: 'a memory failure behind a host address is the machine-check system’s affair',
-      when: 'the access goes to the host address of the slot, and that page has had a memory failure',
-      source: 'arch/x86/kvm/mmu/mmu.c: kvm_send_hwpoison_signal()',
-      violated: (args, state) => resolve(args, state) === 'host-page-poisoned',
-      violate: (args, state) => goTo(args, state, 'host-page-poisoned'),
-    },
-  ];
-}
+  },
+});
+
+const faulting = <A extends Access>(command: string, { obstacle, when, source, errno }: ObstacleRow): Guard<A> => ({
+  ...meets<A>(command, obstacle),
+  result: `MEMORY_FAULT ${errno}`,
+  outcome: memoryFault(errno),
+  when,
+  source,
+});
+
+/** Rows that ask whether the address is one that a guest can name, and whether a slot shows it. */
+const addressRows = <A extends Access>(command: string, write: boolean): readonly Guard<A>[] => [
+  {
+    id: `${command}/unaligned`,
+    unmodelled: 'an access is one aligned word of eight bytes',
+    when: 'the guest address is not a multiple of eight',
+    violated: ({ gpa }) => !isWordAligned(gpa),
+  },
+  {
+    id: `${command}/beyond-guest-physical`,
+    unmodelled: 'what a guest sees past the width of its physical addresses is up to its page tables',
+    when: 'the guest address is wider than the machine’s',
+    violated: ({ gpa }, state) => gpa >= guestTop(state),
+    violate: (args, state) => ({ ...args, gpa: guestTop(state) }),
+  },
+  faulting(command, {
+    obstacle: 'private-without-slot',
+    when: 'the frame is private and no slot shows it',
+    source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
+    errno: 'EFAULT',
+  }),
+  {
+    ...meets<A>(command, 'no-slot'),
+    result: 'MMIO exit',
+    outcome: mmio(write),
+    when: 'the frame is shared and no slot shows it',
+    source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
+  },
+];
+
+/** Rows of accesses that go to the host address of the slot. */
+const hostRows = <A extends Access>(command: string): readonly Guard<A>[] => [
+  {
+    ...meets<A>(command, 'host-address-unknown'),
+    unmodelled: 'what lies at a bare host address is the host process’s affair',
+    when: 'the access goes to the host address of the slot, which is not in or near a known mapping',
+    source: FAULTIN,
+  },
+  {
+    ...meets<A>(command, 'host-page-missing'),
+    errno: 'EFAULT',
+    when: 'the access goes to the host address of the slot, and the host could not touch that either: no exit says so',
+    source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
+  },
+  {
+    ...meets<A>(command, 'host-page-poisoned'),
+    unmodelled: 'a memory failure behind a host address is the machine-check system’s affair',
+    when: 'the access goes to the host address of the slot, and that page has had a memory failure',
+    source: 'arch/x86/kvm/mmu/mmu.c: kvm_send_hwpoison_signal()',
+  },
+];
+
+/** Rows of a load and of a store, in the order in which the fault handler finds out. */
+const rows = <A extends Access>(command: string, write: boolean): readonly (Guard<A> | DescriptorCheck<A>)[] => [
+  { descriptor: 'vcpu', kind: 'vcpu' },
+  ...addressRows<A>(command, write),
+  ...gmemObstacles.map((row) => faulting<A>(command, row)),
+  ...(write ? [readOnlyRow<A>(command)] : []),
+  ...hostRows<A>(command),
+];
 
 const isReadOnly = (args: Access, state: State): boolean => {
   const vm = vmOfVcpu(state, args.vcpu);

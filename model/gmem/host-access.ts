@@ -53,84 +53,93 @@ function findPage(
   );
 }
 
+const goTo = <A extends Access>(args: A, found: ReturnType<typeof findPage>): A | undefined =>
+  found && { ...args, mapping: found.mapping, offset: bytes(found.page) };
+
+/** Rows that ask whether anything is mapped at the address. */
+const addressRows = <A extends Access>(command: string): readonly Guard<A>[] => [
+  {
+    id: `${command}/unaligned`,
+    unmodelled: 'an access is one aligned word of eight bytes',
+    when: 'the offset is not a multiple of eight',
+    violated: ({ offset }) => !isWordAligned(offset),
+  },
+  {
+    id: `${command}/far-behind`,
+    unmodelled: 'what lies further behind a mapping is up to the rest of the process',
+    when: 'nothing was ever mapped under the label, or the offset is far past the mapping',
+    violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === 'unknown',
+    violate: (args) => ({ ...args, offset: 1n << 46n }),
+  },
+  {
+    id: `${command}/not-mapped`,
+    result: 'SIGSEGV',
+    outcome: () => SIGSEGV,
+    when: 'the mapping is gone, or the offset is past its end',
+    source: 'arch/x86/mm/fault.c: do_user_addr_fault()',
+    violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === 'nothing',
+    violate: (args, state, random) => ({
+      ...args,
+      offset: bytes(state.mappings.get(args.mapping)?.pages ?? 0) + bytes(random.below(2)),
+    }),
+  },
+];
+
+/** Rows that ask whether the host may have the page. */
+const pageRows = <A extends Access>(command: string): readonly Guard<A>[] => [
+  {
+    id: `${command}/beyond-file`,
+    result: 'SIGBUS',
+    outcome: () => SIGBUS,
+    when: 'the page is beyond the size of the file',
+    violated: (args, state) => placeOf(args, state).page >= inodeAt(args, state).pages,
+    violate: (args, state, random) =>
+      goTo(
+        args,
+        findPage(state, random, (map, inode) =>
+          map.firstPage + map.pages > inode.pages && hostMayTouch(inode)
+            ? Math.max(inode.pages - map.firstPage, 0)
+            : undefined,
+        ),
+      ),
+  },
+  {
+    id: `${command}/private-memory`,
+    result: 'SIGBUS',
+    outcome: () => SIGBUS,
+    when: 'the file was created without INIT_SHARED: its pages belong to the guest',
+    violated: (args, state) => !hostMayTouch(inodeAt(args, state)),
+    violate: (args, state, random) =>
+      goTo(
+        args,
+        findPage(state, random, (_map, inode) => (hostMayTouch(inode) ? undefined : 0)),
+      ),
+  },
+  {
+    id: `${command}/poisoned`,
+    result: 'SIGBUS',
+    outcome: () => SIGBUS,
+    when: 'the page has had a memory failure; where this mapping showed it, also after the page was punched out',
+    source: 'mm/memory.c: __do_fault(), do_swap_page(), zap_nonpresent_ptes()',
+    violated: (args, state) => isHostPoisoned(state, placeOf(args, state)),
+    violate: (args, state, random) =>
+      goTo(
+        args,
+        findPage(state, random, (map, inode) => {
+          const [entry] = map.poisonEntries;
+          if (entry !== undefined && random.below(2) === 0) return entry.start;
+          const [hit] = clip(inode.poisoned, map.firstPage, map.firstPage + map.pages);
+          return hit && hit.start - map.firstPage;
+        }),
+      ),
+  },
+];
+
 /** Rows of a load and of a store: both fault the page in the same way. */
-function rows<A extends Access>(command: string): Guard<A>[] {
-  const goTo = (args: A, found: ReturnType<typeof findPage>): A | undefined =>
-    found && { ...args, mapping: found.mapping, offset: bytes(found.page) };
-  return [
-    {
-      id: `${command}/unaligned`,
-      unmodelled: 'an access is one aligned word of eight bytes',
-      when: 'the offset is not a multiple of eight',
-      violated: ({ offset }) => !isWordAligned(offset),
-    },
-    {
-      id: `${command}/far-behind`,
-      unmodelled: 'what lies further behind a mapping is up to the rest of the process',
-      when: 'nothing was ever mapped under the label, or the offset is far past the mapping',
-      violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === 'unknown',
-      violate: (args) => ({ ...args, offset: 1n << 46n }),
-    },
-    {
-      id: `${command}/not-mapped`,
-      result: 'SIGSEGV',
-      outcome: () => SIGSEGV,
-      when: 'the mapping is gone, or the offset is past its end',
-      source: 'arch/x86/mm/fault.c: do_user_addr_fault()',
-      violated: ({ mapping: base, offset }, state) => hostPage(state, base, toPages(offset)) === 'nothing',
-      violate: (args, state, random) => ({
-        ...args,
-        offset: bytes(state.mappings.get(args.mapping)?.pages ?? 0) + bytes(random.below(2)),
-      }),
-    },
-    {
-      id: `${command}/beyond-file`,
-      result: 'SIGBUS',
-      outcome: () => SIGBUS,
-      when: 'the page is beyond the size of the file',
-      violated: (args, state) => placeOf(args, state).page >= inodeAt(args, state).pages,
-      violate: (args, state, random) =>
-        goTo(
-          args,
-          findPage(state, random, (map, inode) =>
-            map.firstPage + map.pages > inode.pages && hostMayTouch(inode)
-              ? Math.max(inode.pages - map.firstPage, 0)
-              : undefined,
-          ),
-        ),
-    },
-    {
-      id: `${command}/private-memory`,
-      result: 'SIGBUS',
-      outcome: () => SIGBUS,
-      when: 'the file was created without INIT_SHARED: its pages belong to the guest',
-      violated: (args, state) => !hostMayTouch(inodeAt(args, state)),
-      violate: (args, state, random) =>
-        goTo(
-          args,
-          findPage(state, random, (_map, inode) => (hostMayTouch(inode) ? undefined : 0)),
-        ),
-    },
-    {
-      id: `${command}/poisoned`,
-      result: 'SIGBUS',
-      outcome: () => SIGBUS,
-      when: 'the page has had a memory failure; where this mapping showed it, also after the page was punched out',
-      source: 'mm/memory.c: __do_fault(), do_swap_page(), zap_nonpresent_ptes()',
-      violated: (args, state) => isHostPoisoned(state, placeOf(args, state)),
-      violate: (args, state, random) =>
-        goTo(
-          args,
-          findPage(state, random, (map, inode) => {
-            const [entry] = map.poisonEntries;
-            if (entry !== undefined && random.below(2) === 0) return entry.start;
-            const [hit] = clip(inode.poisoned, map.firstPage, map.firstPage + map.pages);
-            return hit && hit.start - map.firstPage;
-          }),
-        ),
-    },
-  ];
-}
+const rows = <A extends Access>(command: string): readonly Guard<A>[] => [
+  ...addressRows<A>(command),
+  ...pageRows<A>(command),
+];
 
 function draw(random: Random, state: State): Access | undefined {
   const usable = [...state.mappings].filter(([, map]) => hostMayTouch(known(state.inodes, map.inode)));

@@ -266,12 +266,15 @@ const bindsTwiceRow = {
   },
 } as const;
 
+/** Release 7.3.4 split the function in two. */
+const BIND = 'virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(), before 7.3.4 kvm_gmem_bind()';
+
 const bindRows: readonly Row[] = [
   {
     id: 'slot.set/no-such-file',
     errno: 'EBADF',
     when: 'a slot is created with GUEST_MEMFD and the descriptor names no open file',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()',
+    source: BIND,
     violated: (args, state) => wantsBinding(args, state) && !state.fds.has(args.gmem),
     violate: (args) => (isGmem(args) ? { ...args, gmem: NO_FD } : undefined),
   },
@@ -279,7 +282,7 @@ const bindRows: readonly Row[] = [
     id: 'slot.set/not-a-gmem-file',
     errno: 'EINVAL',
     when: 'the descriptor names a file that is not guest memory',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()',
+    source: BIND,
     violated: (args, state) => wantsBinding(args, state) && gmemFile(args, state) === undefined,
     violate: (args, _state, random) =>
       isGmem(args) ? { ...args, gmem: pick(random, [OTHER, 'kvm', args.vm]) } : undefined,
@@ -288,7 +291,7 @@ const bindRows: readonly Row[] = [
     id: 'slot.set/file-of-another-vm',
     errno: 'EINVAL',
     when: 'the file was created for another VM',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()',
+    source: BIND,
     violated: (args, state) => {
       const file = wantsBinding(args, state) ? gmemFile(args, state) : undefined;
       return file !== undefined && known(state.files, file).vm !== openAs(state, args.vm, 'vm');
@@ -305,7 +308,7 @@ const bindRows: readonly Row[] = [
     id: 'slot.set/beyond-file',
     errno: 'EINVAL',
     when: 'offset plus size is beyond the size of the file',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()',
+    source: BIND,
     violated: (args, state) => {
       const file = wantsBinding(args, state) ? gmemFile(args, state) : undefined;
       if (file === undefined) return false;

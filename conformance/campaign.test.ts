@@ -1,0 +1,163 @@
+import { describe, expect, it } from '@jest/globals';
+import type { Observed, Target } from '../adapters/adapter.ts';
+import { mutantById } from '../adapters/mutants/index.ts';
+import { referenceTarget } from '../adapters/reference/reference.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
+import { Specification } from '../model/core/specification.ts';
+import { INVARIANTS } from '../model/invariants/index.ts';
+import { runCampaign } from './campaign.ts';
+import { grade } from './grade.ts';
+import { SECRECY } from './secret.ts';
+
+const specification = new Specification({ profile: profileById('linux-7.3'), machine: FULL_MACHINE }, CATALOGUE);
+const OPTIONS = { seed: 1, runs: 60, maxCommands: 20 };
+const reference = referenceTarget();
+
+/** The reference, seen from outside only. */
+const black: Target = {
+  ...reference,
+  name: 'black',
+  capabilities: new Set(),
+  missing: { facts: 'it is far away' },
+  execute: async (program, profile) => {
+    const seen: Observed[] = [];
+    for (const { outcome } of await reference.execute(program, profile)) seen.push({ outcome });
+    return seen;
+  },
+};
+
+describe('a campaign', () => {
+  it('conforms after as many programs as were asked for', async () => {
+    const told: number[] = [];
+    const onProgram = (programs: number): void => void told.push(programs);
+    const campaign = await runCampaign(specification, reference, { ...OPTIONS, onProgram });
+    expect(campaign).toMatchObject({ verdict: 'conforms', programs: 60, skipped: [] });
+    expect(campaign.failure).toBeUndefined();
+    expect(campaign.commands).toBeGreaterThan(100);
+    expect(told).toEqual(Array.from({ length: 60 }, (_each, index) => index + 1));
+  });
+
+  it('says of each invariant how often it held, or that it could not be seen', async () => {
+    const { invariants } = await runCampaign(specification, simulatorTarget(), { ...OPTIONS, runs: 400 });
+    expect(invariants.map(({ id }) => id)).toEqual([...INVARIANTS.map(({ id }) => id), SECRECY.id]);
+    expect(invariants.filter(({ status, checks }) => status !== 'held' || checks === 0)).toEqual([]);
+  });
+
+  it('names what a target cannot do, and evaluates nothing that it cannot see', async () => {
+    const { verdict, skipped, invariants } = await runCampaign(specification, black, { ...OPTIONS, runs: 400 });
+    expect(verdict).toBe('conforms');
+    expect(skipped).toEqual([
+      { capability: 'facts', reason: 'it is far away' },
+      { capability: 'memory-failure', reason: expect.stringContaining('does not say that it can inject a memory') },
+      { capability: 'fault-injection', reason: expect.stringContaining('can make an allocation') },
+    ]);
+    const seen = invariants.filter(({ status }) => status !== 'not-observable').map(({ id }) => id);
+    expect(seen).toEqual([SECRECY.id]);
+    expect(invariants.find(({ id }) => id === 'gmem/never-rebinds')).toEqual({
+      id: 'gmem/never-rebinds',
+      status: 'not-observable',
+      checks: 0,
+    });
+  });
+
+  it('sends no command to a target that lacks what it takes', async () => {
+    const names = new Set<string>();
+    const execute: Target['execute'] = (program, profile) => {
+      for (const { name } of program) names.add(name);
+      return black.execute(program, profile);
+    };
+    await runCampaign(specification, { ...black, execute }, { ...OPTIONS, runs: 200 });
+    expect([names.has('memory.fail'), names.has('fault.slab'), names.has('vm.create')]).toEqual([false, false, true]);
+  });
+
+  it('counts the programs in which the specification was silent', async () => {
+    const { unmodelled } = await runCampaign(specification, reference, { ...OPTIONS, runs: 300 });
+    const kinds = new Map(specification.rules().map(({ id, kind }) => [id, kind]));
+    expect(unmodelled.size).toBeGreaterThan(3);
+    expect([...unmodelled.keys()].filter((id) => kinds.get(id) !== 'unmodelled')).toEqual([]);
+  });
+
+  it('stops at the first program that fails, and shrinks it', async () => {
+    const target = mutantById('owner-not-compared')?.target ?? reference;
+    let told = 0;
+    const onDivergence = (): void => {
+      told++;
+    };
+    const campaign = await runCampaign(specification, target, { ...OPTIONS, runs: 5000, onDivergence });
+    const { failure } = campaign;
+    expect(campaign.verdict).toBe('diverges');
+    expect(campaign.programs).toBeLessThan(5000);
+    expect(failure?.program.length).toBe(4);
+    expect(failure?.original.length).toBeGreaterThanOrEqual(4);
+    expect(failure).toMatchObject({ at: 3, rule: 'slot.set/file-of-another-vm', expected: 'EINVAL (or ENOMEM)' });
+    expect(told).toBe(1);
+  });
+
+  it('leaves the program as it is where no shrinking is wanted', async () => {
+    const target = mutantById('owner-not-compared')?.target ?? reference;
+    const options = { ...OPTIONS, runs: 5000, shrinkBudget: 0, searchBudget: 0 };
+    const { failure } = await runCampaign(specification, target, options);
+    expect(failure?.shrinkRuns).toBe(0);
+    expect(failure?.program.length).toBe((failure?.at ?? 0) + 1);
+  });
+
+  it('says which invariant is broken', async () => {
+    const target = mutantById('not-zeroed-on-reuse')?.target ?? reference;
+    const options = { ...OPTIONS, runs: 5000, maxCommands: 60 };
+    const { failure, invariants } = await runCampaign(specification, target, options);
+    expect(failure?.invariant).toBe('memory/fresh-is-zero');
+    expect(invariants.filter(({ status }) => status === 'broken').map(({ id }) => id)).toEqual([
+      'memory/fresh-is-zero',
+    ]);
+  });
+
+  it('is inconclusive where the target is gone', async () => {
+    const target: Target = { ...reference, execute: () => [] };
+    const campaign = await runCampaign(specification, target, OPTIONS);
+    expect(campaign).toMatchObject({ verdict: 'inconclusive', programs: 1, reason: /gone after 0 of/ });
+    expect(campaign.failure).toBeUndefined();
+  });
+
+  it.each<[string, Target['execute']]>([
+    [
+      'at once',
+      () => {
+        throw new Error('no such device');
+      },
+    ],
+    ['later', () => Promise.reject(new Error('no such device'))],
+    [
+      'while it observes',
+      function* () {
+        yield* [];
+        throw new Error('no such device');
+      },
+    ],
+  ])('throws where the target throws %s: that is a defect of the kit, and no verdict', async (_when, execute) => {
+    await expect(runCampaign(specification, { ...reference, execute }, OPTIONS)).rejects.toThrow('no such device');
+  });
+
+  it('reports a target that does not fail the same way twice with what it did first', async () => {
+    let calls = 0;
+    const execute: Target['execute'] = (program, profile) =>
+      ++calls === 5 ? [{ outcome: { kind: 'crash', message: 'once' } }] : reference.execute(program, profile);
+    const options = { ...OPTIONS, shrinkBudget: 200, searchBudget: 2000 };
+    const campaign = await runCampaign(specification, { ...reference, execute }, options);
+    expect(campaign).toMatchObject({ verdict: 'diverges', failure: { at: 0, observed: 'crash: once' } });
+  });
+});
+
+describe('a grade', () => {
+  it('tells a wrong implementation, with its witness', async () => {
+    const target = mutantById('owner-not-compared')?.target ?? reference;
+    const { killed, witness } = await grade(specification, target, { ...OPTIONS, runs: 5000 });
+    expect([killed, witness?.program.length]).toEqual([true, 4]);
+  });
+
+  it('lets a right one pass', async () => {
+    const result = await grade(specification, reference, OPTIONS);
+    expect(result).toEqual({ killed: false, programs: 60, commands: expect.any(Number) });
+  });
+});

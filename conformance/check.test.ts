@@ -1,0 +1,159 @@
+import { describe, expect, it } from '@jest/globals';
+import type { Observed, Target } from '../adapters/adapter.ts';
+import { referenceTarget } from '../adapters/reference/reference.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { fails, ok } from '../model/core/outcome.ts';
+import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
+import { parseProgram } from '../model/core/program.ts';
+import { Specification, type Step } from '../model/core/specification.ts';
+import { checkProgram, printExpectation, type CheckedStep } from './check.ts';
+import { Coverage } from './coverage.ts';
+
+const specification = new Specification({ profile: profileById('linux-7.3'), machine: FULL_MACHINE }, CATALOGUE);
+const { program } = parseProgram(
+  specification,
+  'vm.create vm=vm0 dev=kvm type=0\nfile.stat fd=none field=size\nfd.close fd=vm0\n',
+);
+
+/** A target that answers what it is told to answer. */
+const answering = (...observed: readonly Observed[]): Target => ({ ...referenceTarget(), execute: () => observed });
+const right = [{ outcome: ok() }, { outcome: fails('EBADF') }, { outcome: ok() }] as const;
+
+const check = (target: Target) => checkProgram({ specification, target }, program);
+
+describe('checking a program', () => {
+  it('conforms where every observation is what was expected', () => {
+    expect(check(answering(...right))).toEqual({ kind: 'conforms', commands: 3 });
+  });
+
+  it('diverges at the first command that comes to something else', () => {
+    const observed = [right[0], { outcome: ok(0n) }, right[2]];
+    expect(check(answering(...observed))).toEqual({
+      kind: 'diverges',
+      at: 1,
+      rule: 'file.stat/bad-descriptor',
+      expected: 'EBADF',
+      observed: 'ok 0x0',
+    });
+  });
+
+  it('diverges where the target breaks', () => {
+    const observed = [right[0], { outcome: { kind: 'crash', message: 'oops' } } as const];
+    expect(check(answering(...observed))).toMatchObject({ kind: 'diverges', at: 1, observed: 'crash: oops' });
+  });
+
+  it('goes on from the same state after an error that may happen at any time', () => {
+    const observed = [{ outcome: fails('ENOMEM') }, right[1], { outcome: fails('EBADF') }];
+    expect(check(answering(...observed))).toEqual({ kind: 'conforms', commands: 3 });
+    const wrong = [{ outcome: fails('ENOMEM') }, right[1], { outcome: ok() }];
+    expect(check(answering(...wrong))).toMatchObject({ kind: 'diverges', at: 2, expected: 'EBADF', observed: 'ok' });
+  });
+
+  it('is inconclusive where the target is gone before the end', () => {
+    expect(check(answering(...right.slice(0, 2)))).toEqual({
+      kind: 'inconclusive',
+      reason: 'the target was gone after 2 of 3 commands',
+    });
+    expect(check(answering())).toMatchObject({ kind: 'inconclusive' });
+  });
+
+  it('is inconclusive where the target says more than it was asked', () => {
+    expect(check(answering(...right, { outcome: ok() }))).toEqual({
+      kind: 'inconclusive',
+      reason: 'the target observed more than it was asked to do',
+    });
+  });
+
+  it('waits for a target that takes its time', async () => {
+    const target: Target = { ...referenceTarget(), execute: async () => right };
+    const verdict = check(target);
+    expect(verdict).toBeInstanceOf(Promise);
+    expect(await verdict).toEqual({ kind: 'conforms', commands: 3 });
+  });
+
+  it('lets go of a target as soon as it has diverged', () => {
+    const asked: number[] = [];
+    const target: Target = {
+      ...referenceTarget(),
+      *execute() {
+        try {
+          for (let at = 0; ; at++) {
+            asked.push(at);
+            yield { outcome: fails('EIO') };
+          }
+        } finally {
+          asked.push(-1);
+        }
+      },
+    };
+    expect(check(target)).toMatchObject({ kind: 'diverges', at: 0 });
+    expect(asked).toEqual([0, -1]);
+  });
+
+  it('stops where the specification is silent, and says so', () => {
+    const silent = parseProgram(specification, 'fd.close fd=kvm\nmem.unmap mapping=gone\nfd.close fd=null').program;
+    const target = answering({ outcome: ok() }, { outcome: fails('EIO') }, { outcome: fails('EIO') });
+    expect(checkProgram({ specification, target }, silent)).toEqual({
+      kind: 'conforms',
+      commands: 1,
+      unmodelled: {
+        at: 1,
+        rule: 'mem.unmap/not-mapped',
+        reason: 'a mapping that is gone has no address of its own',
+      },
+    });
+  });
+
+  it('evaluates invariants on facts, counts them, and tells the one that is broken', async () => {
+    const tally = { checks: new Map<string, number>() };
+    const [observed] = [...(await referenceTarget().execute(program, specification.config.profile))];
+    const facts = { ...(observed?.facts ?? fail()), outOfBounds: ['index 9 of 3'] };
+    const target = answering({ ...right[0], facts }, ...right.slice(1));
+    expect(checkProgram({ specification, target, tally }, program)).toMatchObject({
+      kind: 'diverges',
+      at: 0,
+      rule: 'vm.create/created',
+      invariant: 'memory/in-bounds',
+      observed: 'index 9 of 3',
+    });
+    expect(tally.checks.get('memory/in-bounds')).toBe(1);
+    expect(tally.checks.has('memory/fresh-is-zero')).toBe(false);
+  });
+
+  it('evaluates facts once where they stay the same object', () => {
+    const tally = { checks: new Map<string, number>() };
+    void checkProgram({ specification, target: referenceTarget(), tally }, program);
+    // The refusal in the middle leaves them as they were.
+    expect(tally.checks.get('gmem/never-rebinds')).toBe(2);
+  });
+
+  it('shows each step, and counts the rule that decided', () => {
+    const steps: CheckedStep[] = [];
+    const coverage = new Coverage(specification);
+    const onStep = (step: CheckedStep): void => void steps.push(step);
+    void checkProgram({ specification, target: answering(...right), coverage, onStep }, program);
+    expect(steps.map(({ command, expected }) => [command.name, expected.rule])).toEqual([
+      ['vm.create', 'vm.create/created'],
+      ['file.stat', 'file.stat/bad-descriptor'],
+      ['fd.close', 'fd.close/vm-destroyed'],
+    ]);
+    expect(coverage.hits('file.stat/bad-descriptor')).toBe(1);
+  });
+});
+
+const fail = (): never => {
+  throw new Error('the reference reports facts');
+};
+
+describe('an expectation', () => {
+  const step: Step = { rule: 'x/y', outcome: ok(), mayAlso: ['ENOMEM', 'EINTR'], state: specification.initial };
+
+  it.each([
+    [step, 'ok (or ENOMEM, EINTR)'],
+    [{ ...step, outcome: fails('ENOMEM') }, 'ENOMEM (or EINTR)'],
+    [{ ...step, mayAlso: [] }, 'ok'],
+    [{ ...step, unmodelled: 'nobody knows' }, 'unmodelled: nobody knows'],
+  ])('is put into words: %#', (given, text) => {
+    expect(printExpectation(given)).toBe(text);
+  });
+});

@@ -1,0 +1,45 @@
+import { describe, expect, it, jest } from '@jest/globals';
+import { CATALOGUE } from '../model/catalogue.ts';
+import type { AnyTransition } from '../model/core/specification.ts';
+import { modelHash } from './model-hash.ts';
+
+/** The hash that a specification with these commands would have. */
+async function hashWith(change: (transition: AnyTransition) => AnyTransition): Promise<string> {
+  let hash = '';
+  await jest.isolateModulesAsync(async () => {
+    jest.doMock('../model/catalogue.ts', () => ({ CATALOGUE: CATALOGUE.map(change) }));
+    hash = (await import('./model-hash.ts')).modelHash();
+  });
+  return hash;
+}
+
+const onSlots =
+  (change: (transition: AnyTransition) => Partial<AnyTransition>) =>
+  (transition: AnyTransition): AnyTransition =>
+    transition.name === 'slot.set' ? { ...transition, ...change(transition) } : transition;
+
+describe('the hash of the specification', () => {
+  it('is twelve hex digits, and the same every time', async () => {
+    expect(modelHash()).toMatch(/^[0-9a-f]{12}$/);
+    expect(modelHash()).toBe(modelHash());
+    expect(await hashWith((transition) => transition)).toBe(modelHash());
+  });
+
+  it.each<[string, (transition: AnyTransition) => AnyTransition]>([
+    ['a row goes', onSlots(({ guards }) => ({ guards: guards.slice(1) }))],
+    ['a row moves', onSlots(({ guards }) => ({ guards: guards.toReversed() }))],
+    ['an answer changes', onSlots(({ guards }) => ({ guards: guards.map((row) => ({ ...row, errno: 'EIO' })) }))],
+    ['a condition changes', onSlots(({ guards }) => ({ guards: guards.map((row) => ({ ...row, when: 'never' })) }))],
+    [
+      'a row leaves a profile',
+      onSlots(({ guards }) => ({ guards: guards.map((row) => ({ ...row, only: { before: '7.0' } })) })),
+    ],
+    ['an acceptance goes', onSlots(({ accepts }) => ({ accepts: accepts.slice(1) }))],
+  ])('changes where %s', async (_what, change) => {
+    expect(await hashWith(change)).not.toBe(modelHash());
+  });
+
+  it('does not change with what programs are drawn', async () => {
+    expect(await hashWith(onSlots(() => ({ weight: 99, draw: () => undefined })))).toBe(modelHash());
+  });
+});
