@@ -7,7 +7,8 @@
  * makes arguments of them when its turn comes. There are two manners:
  *
  * - `blind`: every argument is any value of its domain: integers from the same boundary values that the engine uses,
- *   descriptors and mappings from those that exist. It is what the argument types alone give.
+ *   mappings from those that exist, and descriptors too, three in four of the right kind where there is one. It is what
+ *   the argument types alone give, and what one writes who does not write generators for each command.
  * - `guided`: arguments come from the transition's own `draw`, which knows the state and mostly succeeds; one command in
  *   four has one wild argument; commands come as often as their weights say. It is the best that can be had from
  *   fc.commands with what a transition offers, short of aiming at rows.
@@ -19,10 +20,10 @@ import fc from 'fast-check';
 import type { Observed, Target } from '../adapters/adapter.ts';
 import { checkSecrecy } from '../conformance/secret.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
-import type { ArgValue, FreshDomain } from '../model/core/domain.ts';
+import type { ArgValue, Domain, FreshDomain } from '../model/core/domain.ts';
 import type { Facts } from '../model/core/facts.ts';
 import { printOutcome } from '../model/core/outcome.ts';
-import { pick, type Random } from '../model/core/random.ts';
+import { pick, pickOr, type Random } from '../model/core/random.ts';
 import {
   argumentsOf,
   follow,
@@ -136,8 +137,21 @@ class TransitionCommand implements fc.Command<Model, Real> {
 function wildArgs(transition: AnyTransition, random: Random, state: State, fresh: (prefix: string) => Label): Args {
   const args: Record<string, ArgValue> = {};
   for (const [name, domain] of argumentsOf(transition))
-    args[name] = domain.kind === 'fresh' ? fresh((domain as FreshDomain).prefix) : domain.wild(random, state);
+    args[name] =
+      domain.kind === 'fresh'
+        ? fresh((domain as FreshDomain).prefix)
+        : (rightKind(domain, random, state) ?? domain.wild(random, state));
   return args;
+}
+
+/** Mostly a descriptor of the kind that the argument asks for, where it asks for one and it is there. */
+function rightKind({ kind, describe }: Domain, random: Random, { fds }: State): Label | undefined {
+  if (kind !== 'fd' || random.below(4) === 0) return undefined;
+  const wanted = describe.replace('descriptor of a ', '');
+  return pickOr(
+    random,
+    [...fds].flatMap(([label, file]) => (file.kind === wanted ? [label] : [])),
+  );
 }
 
 function withWild(transition: AnyTransition, args: Args, random: Random, state: State): Args {
@@ -205,12 +219,12 @@ export class Runner {
   }
 
   /** Throws a Divergence where the target gives itself away. */
-  async run(commands: Iterable<fc.Command<Model, Real>>, always = false): Promise<void> {
+  async run(commands: Iterable<fc.Command<Model, Real>>): Promise<void> {
     const model: Model = { state: this.#specification.initial, facts: undefined, executed: [] };
     this.programs++;
     try {
       fc.modelRun(() => ({ model, real: new Real(this.#target, this.#specification) }), commands);
-      if (always || this.programs % SECRECY_EVERY === 0) await this.#checkSecrecy(model.executed);
+      if (this.programs % SECRECY_EVERY === 0) await this.#checkSecrecy(model.executed);
     } catch (error) {
       this.failed = model.executed.length;
       throw error;

@@ -2,11 +2,13 @@
 import { Argument, Command, Option } from 'commander';
 import { writeFileSync } from 'node:fs';
 import type { Bench } from './bench.ts';
+import { KILLS } from './kills.ts';
 import { say } from './print.ts';
+import { SHRINK } from './shrink.ts';
 import { SIZE } from './size.ts';
 import { THROUGHPUT } from './throughput.ts';
 
-const BENCHES: readonly Bench[] = [THROUGHPUT, SIZE];
+const BENCHES: readonly Bench[] = [THROUGHPUT, KILLS, SIZE, SHRINK];
 
 interface Options {
   readonly quick: boolean;

@@ -37,9 +37,13 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
 export const count = (value: number): string => Math.round(value).toLocaleString('en-US');
 
 /** Three digits that count: `0.98`, `12.3`, `1,240`. */
-export const ratio = (value: number): string =>
-  value >= 100 ? count(value) : value.toFixed(value >= 10 ? 1 : 2);
+export const ratio = (value: number): string => (value >= 100 ? count(value) : value.toFixed(value >= 10 ? 1 : 2));
 
 export const say = (text: string): void => {
   process.stdout.write(`${text}\n`);
+};
+
+/** One line on standard error that the next one replaces, where that is a terminal. */
+export const showProgress = (text: string): void => {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
 };

@@ -1,4 +1,4 @@
-/** A guest of 1 TiB against one of 1 MiB that is just as fragmented. */
+/** Guests of 1 GiB and of 1 TiB against one of 1 MiB that is just as fragmented. */
 import { SIMULATED_MACHINE, SimulatorMachine, simulatorTarget } from '../adapters/simulator/index.ts';
 import { checkProgram } from '../conformance/check.ts';
 import { parseProgram, type Program } from '../model/core/program.ts';
@@ -7,9 +7,8 @@ import { cpuRatio, takeTurns, type Contestant, type Measured } from './measure.t
 import { count, printTable, ratio, say } from './print.ts';
 import { specify } from './subjects.ts';
 
-const MIB = 1n << 20n;
-const TIB = 1n << 40n;
-/** Each memory falls into so many pieces: four pages each in the small one, sixteen GiB in the large one. */
+const SIZES = { '1 MiB': 1n << 20n, '1 GiB': 1n << 30n, '1 TiB': 1n << 40n } as const;
+/** Each memory falls into so many pieces: of four pages in the smallest, of sixteen GiB in the largest. */
 const PIECES = 64n;
 
 const target = simulatorTarget();
@@ -64,23 +63,33 @@ function rulesOf(program: Program): readonly string[] {
   });
 }
 
-const ways: readonly { readonly name: string; once(program: Program): unknown }[] = [
-  { name: 'specification: step', once: rulesOf },
+interface Way {
+  readonly name: string;
+  /** How often in a round. */
+  readonly times: number;
+  once(program: Program): unknown;
+}
+
+const ways: readonly Way[] = [
+  { name: 'specification: step', times: 60, once: rulesOf },
   {
     name: 'simulator: run',
+    times: 60,
     once: (program) => {
       const machine = new SimulatorMachine(specification.config);
       for (const command of program) machine.run(command);
     },
   },
   {
-    name: 'simulator: run and tell facts',
+    name: 'simulator: run, tell facts',
+    times: 10,
     once: (program) => {
       for (const _ of target.execute(program, specification.config.profile) as Iterable<unknown>);
     },
   },
   {
     name: 'all, checked',
+    times: 2,
     once: async (program) => {
       const { kind } = await checkProgram({ specification, target }, program);
       if (kind !== 'conforms') throw new Error('the simulator does not conform');
@@ -88,8 +97,8 @@ const ways: readonly { readonly name: string; once(program: Program): unknown }[
   },
 ];
 
-const contestant = (once: (program: Program) => unknown, program: Program, times: number): Contestant => ({
-  name: '',
+const contestant = ({ once, times }: Way, name: string, program: Program): Contestant => ({
+  name,
   run: async () => {
     for (let time = 0; time < times; time++) await once(program);
     return times * program.length;
@@ -97,28 +106,35 @@ const contestant = (once: (program: Program) => unknown, program: Program, times
 });
 
 async function size({ quick }: BenchOptions): Promise<unknown> {
-  const small = programFor(MIB);
-  const large = programFor(TIB);
-  if (rulesOf(small).join() !== rulesOf(large).join()) throw new Error('the two programs do not do the same');
-  const results: { name: string; smallNs: number; largeNs: number; ratio: number }[] = [];
-  for (const { name, once } of ways) {
-    const [mib, tib] = (await takeTurns(
-      [small, large].map((program) => contestant(once, program, quick ? 20 : 60)),
-      quick ? { warmUps: 1, rounds: 5 } : { warmUps: 2, rounds: 11 },
-    )) as [Measured, Measured];
-    results.push({ name, smallNs: mib.cpu, largeNs: tib.cpu, ratio: cpuRatio(tib, mib) });
+  const programs = Object.entries(SIZES).map(([name, bytes]) => ({ name, program: programFor(bytes) }));
+  if (new Set(programs.map(({ program }) => rulesOf(program).join())).size > 1)
+    throw new Error('the programs do not do the same');
+  const results = [];
+  for (const way of ways) {
+    const measured = await takeTurns(
+      programs.map(({ name, program }) => contestant(way, name, program)),
+      quick ? { warmUps: 1, rounds: 3 } : { warmUps: 3, rounds: 7 },
+    );
+    const smallest = measured[0] as Measured;
+    const each = measured.map((one) => ({ size: one.name, cpuNs: one.cpu, ratio: cpuRatio(one, smallest) }));
+    results.push({ name: way.name, sizes: each });
   }
+  const [small, ...others] = Object.keys(SIZES) as [string, ...string[]];
   say(
     printTable(
-      ['ns of CPU for each command', '1 MiB', '1 TiB', '1 TiB / 1 MiB'],
-      results.map(({ name, smallNs, largeNs, ratio: times }) => [name, count(smallNs), count(largeNs), ratio(times)]),
+      ['ns of CPU for each command', ...Object.keys(SIZES), ...others.map((other) => `${other} / ${small}`)],
+      results.map(({ name, sizes }) => [
+        name,
+        ...sizes.map(({ cpuNs }) => count(cpuNs)),
+        ...sizes.slice(1).map((each) => ratio(each.ratio)),
+      ]),
     ),
   );
-  return { commands: small.length, pieces: Number(PIECES), results };
+  return { pieces: Number(PIECES), results };
 }
 
 export const SIZE: Bench = {
   name: 'size',
-  question: 'Does a command cost more on 1 TiB of memory in 4 KiB pages than on 1 MiB that is just as fragmented?',
+  question: 'Does a command cost more on much memory in 4 KiB pages than on little that is just as fragmented?',
   run: size,
 };

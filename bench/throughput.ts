@@ -111,7 +111,7 @@ async function throughput({ quick }: BenchOptions): Promise<unknown> {
       emptyCommands(runs),
       integers(runs),
     ],
-    quick ? { warmUps: 1, rounds: 3 } : { warmUps: 2, rounds: 7 },
+    quick ? { warmUps: 2, rounds: 3 } : { warmUps: 3, rounds: 7 },
   );
   const reference = measured[0] as Measured;
   const results = measured.map((each) => ({

@@ -38,6 +38,7 @@ const NO_SLOT_THERE = 'no slot lies there';
 const NOT_CREATED = 'the second row is about slots that are created, the first about others';
 const ONE_FILE = 'one descriptor cannot be both';
 const ONE_LENGTH = 'one length cannot be both';
+const NO_LATER_FRAME = 'where the range is empty or its first frame cannot be mapped, no later frame is met';
 const NEVER_READ_ONLY = 'a frame without a slot, or with guest memory behind it, is never read-only';
 
 /** Pairs of which no arguments can violate both, and why. */
@@ -49,6 +50,10 @@ const IMPOSSIBLE: readonly (readonly [RegExp, string])[] = [
   [/^slot\.set\/not-a-gmem-file > file-range-bound$/, ONE_FILE],
   [/^gmem\.fallocate\/negative > overflow$/, ONE_LENGTH],
   [/^mem\.map\/empty > very-long$/, ONE_LENGTH],
+  [
+    /^vcpu\.prefault\/(empty-or-wraps|private-without-\w+|no-slot|file-gone|poisoned|host-page-missing) > runs-into-/,
+    NO_LATER_FRAME,
+  ],
   [/^guest\.\w+\/beyond-guest-physical > (?!private-without-slot|no-slot)/, NO_SLOT_THERE],
   [/^guest\.store\/(private-without-slot|file-gone|poisoned) > read-only$/, NEVER_READ_ONLY],
 ];
@@ -94,7 +99,7 @@ const decides = ({ guards }: AnyTransition, args: Args, state: State): Guard<Arg
   guards.find((row) => row.violated(args, state));
 
 /** Rows about a descriptor or a mapping: where it is wrong, the rows behind cannot even be asked. */
-const isAboutReference = ({ id }: Guard<Args>): boolean => /\/((bad|wrong)-descriptor|not-mapped)$/.test(id);
+const isAboutReference = ({ id }: Guard<Args>): boolean => /\/((bad|wrong)-descriptor|not-mapped|far-behind)$/.test(id);
 
 /** Arguments that violate both rows of the pair and none before, made by violating one row after the other. */
 function violateBoth(pair: Pair, base: Args, state: State, random: SmallFastRandom): Args | undefined {

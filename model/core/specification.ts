@@ -158,8 +158,9 @@ export function sharedArguments(one: AnyTransition, other: AnyTransition): reado
   if (lists === undefined) sharedLists.set(one.args, (lists = new WeakMap<object, readonly string[]>()));
   let shared = lists.get(other.args);
   if (shared === undefined) {
+    const theirs = new Map(argumentsOf(other));
     shared = argumentsOf(one)
-      .filter(([name, domain]) => domain.kind !== 'fresh' && other.args[name]?.describe === domain.describe)
+      .filter(([name, domain]) => domain.kind !== 'fresh' && theirs.get(name)?.describe === domain.describe)
       .map(([name]) => name);
     lists.set(other.args, shared);
   }
