@@ -65,9 +65,9 @@ class Real {
 
   run(command: AnyCommand): Observed {
     this.#fed.push(command);
-    const { value, done } = this.#observations.next();
-    if (done === true) throw new Error('the target was gone');
-    return value;
+    const next = this.#observations.next();
+    if (next.done === true) throw new Error('the target was gone');
+    return next.value;
   }
 }
 

@@ -1,6 +1,9 @@
 /** Commands until each wrong implementation gives itself away. Counts, not times: the same on every machine. */
 import fc from 'fast-check';
-import { MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
+import _ from 'lodash';
+import { availableParallelism } from 'node:os';
+import { parentPort, Worker, workerData } from 'node:worker_threads';
+import { mutantById, MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 import { commandsOf, Divergence, Runner, type Manner } from './commands.ts';
@@ -136,7 +139,9 @@ function chosen(every: number): readonly Mutant[] {
   ];
 }
 
-async function rowFor(mutant: Mutant, seeds: number, caps: Record<'engine' | Manner, number>): Promise<Row> {
+type Caps = Readonly<Record<'engine' | Manner, number>>;
+
+async function rowFor(mutant: Mutant, { seeds, caps }: Task): Promise<Row> {
   return {
     mutant: mutant.id,
     origin: mutant.origin,
@@ -146,14 +151,43 @@ async function rowFor(mutant: Mutant, seeds: number, caps: Record<'engine' | Man
   };
 }
 
+/** What a thread is given to do. Counts do not depend on who counts, so that all cores may. */
+interface Task {
+  readonly mutants: readonly string[];
+  readonly seeds: number;
+  readonly caps: Caps;
+}
+
+/** Run by each thread: tells one row after the other. */
+export async function huntInThread(): Promise<void> {
+  const task = workerData as Task;
+  for (const id of task.mutants) {
+    const mutant = mutantById(id);
+    if (mutant !== undefined) parentPort?.postMessage(await rowFor(mutant, task));
+  }
+}
+
+async function rowsFor({ mutants, ...rest }: Task): Promise<readonly Row[]> {
+  const threads = availableParallelism();
+  const rows: Row[] = [];
+  const hunting = Array.from({ length: threads }, (_thread, index): Promise<void> => {
+    const mine: Task = { mutants: mutants.filter((_id, place) => place % threads === index), ...rest };
+    const worker = new Worker(process.argv[1] as string, { workerData: mine });
+    worker.on('message', (row: Row) => {
+      rows.push(row);
+      showProgress(`${rows.length} of ${mutants.length} mutants`);
+    });
+    return new Promise((resolve, reject) => {
+      worker.on('error', reject).on('exit', () => resolve());
+    });
+  });
+  await Promise.all(hunting);
+  return _.sortBy(rows, ({ mutant }) => mutants.indexOf(mutant));
+}
+
 async function kills({ quick, seeds }: BenchOptions): Promise<unknown> {
   const caps = quick ? QUICK_CAPS : CAPS;
-  const rows: Row[] = [];
-  const mutants = chosen(quick ? 24 : 6);
-  for (const mutant of mutants) {
-    showProgress(`${rows.length} of ${mutants.length} mutants`);
-    rows.push(await rowFor(mutant, seeds, caps));
-  }
+  const rows = await rowsFor({ mutants: chosen(quick ? 24 : 8).map(({ id }) => id), seeds, caps });
   showProgress('');
   say(
     printTable(

@@ -5,7 +5,7 @@ import { parseProgram, type Program } from '../model/core/program.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 import { cpuRatio, takeTurns, type Contestant, type Measured } from './measure.ts';
 import { count, printTable, ratio, say } from './print.ts';
-import { specify } from './subjects.ts';
+import { execute, specify } from './subjects.ts';
 
 const SIZES = { '1 MiB': 1n << 20n, '1 GiB': 1n << 30n, '1 TiB': 1n << 40n } as const;
 /** Each memory falls into so many pieces: of four pages in the smallest, of sixteen GiB in the largest. */
@@ -67,7 +67,7 @@ interface Way {
   readonly name: string;
   /** How often in a round. */
   readonly times: number;
-  once(program: Program): unknown;
+  readonly once: (program: Program) => unknown;
 }
 
 const ways: readonly Way[] = [
@@ -83,9 +83,7 @@ const ways: readonly Way[] = [
   {
     name: 'simulator: run, tell facts',
     times: 10,
-    once: (program) => {
-      for (const _ of target.execute(program, specification.config.profile) as Iterable<unknown>);
-    },
+    once: (program) => execute(target, specification, program),
   },
   {
     name: 'all, checked',

@@ -2,6 +2,7 @@ import type { Target } from '../adapters/adapter.ts';
 import type { Mutant } from '../adapters/mutants/index.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, profileById, type Machine } from '../model/core/profile.ts';
+import type { Program } from '../model/core/program.ts';
 import { Specification } from '../model/core/specification.ts';
 
 /** The longest program of each contestant; each draws lengths evenly up to it. */
@@ -26,4 +27,12 @@ export function counted(target: Target): { readonly target: Target; readonly cou
     return target.execute(program, profile);
   };
   return { target: { ...target, execute }, counter };
+}
+
+/** Has a target of this process execute the whole program. */
+export function execute(target: Target, specification: Specification, program: Program): void {
+  const observations = target.execute(program, specification.config.profile);
+  if (observations instanceof Promise) throw new TypeError(`target ${target.name} does not live in this process`);
+  const iterator = observations[Symbol.iterator]();
+  while (iterator.next().done !== true);
 }

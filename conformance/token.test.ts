@@ -18,8 +18,15 @@ describe('a replay token', () => {
     );
   });
 
+  it('is refused when any one character is another', () => {
+    for (let at = 5; at < TOKEN.length; at++) {
+      const other = TOKEN[at] === 'a' ? 'b' : 'a';
+      expect(() => decodeToken(TOKEN.slice(0, at) + other + TOKEN.slice(at + 1))).toThrow('damaged');
+    }
+  });
+
   it('is one word that can be pasted into a shell', () => {
-    expect(TOKEN).toMatch(/^gmc1\.[A-Za-z0-9_-]+$/);
+    expect(TOKEN).toMatch(/^gmc1\.[A-Za-z0-9_-]+\.[0-9a-f]{8}$/);
     expect(isToken(TOKEN)).toBe(true);
     expect(isToken('scenarios/file-pins-vm.gmem')).toBe(false);
   });

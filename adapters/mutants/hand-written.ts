@@ -10,6 +10,7 @@ import { machineTarget, SimulatorMachine } from '../simulator/index.ts';
 import type { MemoryAttributes } from '../simulator/attributes.ts';
 import type { CachedFolio } from '../simulator/files.ts';
 import type { Folio } from '../simulator/frames.ts';
+import { PART } from '../simulator/kernel.ts';
 import type { VmFault } from '../simulator/mm.ts';
 import type { GfnRange } from '../simulator/mmu.ts';
 import type { GmemFile, Inode, Kvm, MemSlot, Vcpu, VcpuFile, Vma } from '../simulator/objects.ts';
@@ -27,25 +28,24 @@ interface Fault {
 }
 
 const GUEST_MEMFD = 4;
-const READONLY = 2;
 
 const bindings: readonly Fault[] = [
   {
     id: 'gmem-flag-toggled',
     shortest: 4,
-    fault:
-      'lets KVM_MEM_GUEST_MEMFD be toggled on a slot that exists (fixed by "KVM: guest_memfd: slots are immutable")',
+    fault: 'lets KVM_MEM_GUEST_MEMFD be dropped from a slot that exists, and forgets its binding',
     machine: class extends SimulatorMachine {
       override kvmChangeOf(mem: MemoryRegion, old: MemSlot): ReturnType<SimulatorMachine['kvmChangeOf']> {
-        const flags = Number(mem.flags);
-        if ((flags & GUEST_MEMFD) !== 0) return 'EINVAL';
-        return super.kvmChangeOf(
-          { ...mem, flags: BigInt(flags | (old.flags & GUEST_MEMFD & READONLY)) },
-          {
-            ...old,
-            flags: old.flags & ~GUEST_MEMFD,
-          },
-        );
+        const change = super.kvmChangeOf(mem, { ...old, flags: old.flags & ~GUEST_MEMFD });
+        return change ?? ((old.flags & GUEST_MEMFD) === 0 ? undefined : 'FLAGS_ONLY');
+      }
+      override kvmCommitMemoryRegion(
+        kvm: Kvm,
+        old: MemSlot,
+        change: 'CREATE' | 'DELETE' | 'MOVE' | 'FLAGS_ONLY',
+      ): void {
+        if (change === 'DELETE') super.kvmCommitMemoryRegion(kvm, old, change);
+        else this.slots.free(old);
       }
     },
   },
@@ -347,10 +347,11 @@ const content: readonly Fault[] = [
   },
   {
     id: 'poisoned-page-freed',
-    shortest: 6,
+    shortest: 5,
     fault: 'puts a page with a memory failure on the free list when it is punched out',
     machine: class extends SimulatorMachine {
       override freeFrames(frame: number, count: number): void {
+        this.stale |= PART.FREE;
         this.freeRuns.push({ frame, count });
       }
     },
