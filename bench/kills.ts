@@ -141,7 +141,7 @@ function chosen(every: number): readonly Mutant[] {
 
 type Caps = Readonly<Record<'engine' | Manner, number>>;
 
-async function rowFor(mutant: Mutant, { seeds, caps }: Task): Promise<Row> {
+async function rowFor(mutant: Mutant, { seeds, caps }: Terms): Promise<Row> {
   return {
     mutant: mutant.id,
     origin: mutant.origin,
@@ -151,43 +151,53 @@ async function rowFor(mutant: Mutant, { seeds, caps }: Task): Promise<Row> {
   };
 }
 
-/** What a thread is given to do. Counts do not depend on who counts, so that all cores may. */
-interface Task {
-  readonly mutants: readonly string[];
+/** How threads are to hunt. Counts do not depend on who counts, so that all cores may. */
+interface Terms {
   readonly seeds: number;
   readonly caps: Caps;
 }
 
-/** Run by each thread: tells one row after the other. */
-export async function huntInThread(): Promise<void> {
-  const task = workerData as Task;
-  for (const id of task.mutants) {
+/** Run by each thread: answers the name of a mutant with its row. */
+export function huntInThread(): void {
+  parentPort?.on('message', (id: string) => {
     const mutant = mutantById(id);
-    if (mutant !== undefined) parentPort?.postMessage(await rowFor(mutant, task));
-  }
+    if (mutant === undefined) throw new RangeError(`unknown mutant '${id}'`);
+    void rowFor(mutant, workerData as Terms).then((row) => parentPort?.postMessage(row));
+  });
 }
 
-async function rowsFor({ mutants, ...rest }: Task): Promise<readonly Row[]> {
-  const threads = availableParallelism();
+async function rowsFor(mutants: readonly string[], terms: Terms): Promise<readonly Row[]> {
+  const waiting = [...mutants];
   const rows: Row[] = [];
-  const hunting = Array.from({ length: threads }, (_thread, index): Promise<void> => {
-    const mine: Task = { mutants: mutants.filter((_id, place) => place % threads === index), ...rest };
-    const worker = new Worker(process.argv[1] as string, { workerData: mine });
-    worker.on('message', (row: Row) => {
-      rows.push(row);
-      showProgress(`${rows.length} of ${mutants.length} mutants`);
-    });
-    return new Promise((resolve, reject) => {
+  const serve = (worker: Worker): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const next = (): void => {
+        showProgress(`${rows.length} of ${mutants.length} mutants`);
+        const id = waiting.shift();
+        if (id === undefined) void worker.terminate();
+        else worker.postMessage(id);
+      };
+      worker.on('message', (row: Row) => {
+        rows.push(row);
+        next();
+      });
       worker.on('error', reject).on('exit', () => resolve());
+      next();
     });
-  });
-  await Promise.all(hunting);
+  const threads = Array.from(
+    { length: availableParallelism() },
+    () => new Worker(process.argv[1] as string, { workerData: terms }),
+  );
+  await Promise.all(threads.map(serve));
   return _.sortBy(rows, ({ mutant }) => mutants.indexOf(mutant));
 }
 
 async function kills({ quick, seeds }: BenchOptions): Promise<unknown> {
   const caps = quick ? QUICK_CAPS : CAPS;
-  const rows = await rowsFor({ mutants: chosen(quick ? 24 : 8).map(({ id }) => id), seeds, caps });
+  const rows = await rowsFor(
+    chosen(quick ? 24 : 8).map(({ id }) => id),
+    { seeds, caps },
+  );
   showProgress('');
   say(
     printTable(

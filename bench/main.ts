@@ -64,6 +64,6 @@ function runCompiled(source: string): void {
 }
 
 const [, script = ''] = process.argv;
-if (!isMainThread) await huntInThread();
+if (!isMainThread) huntInThread();
 else if (script.endsWith('.js')) await commandLine().parseAsync();
 else runCompiled(script.endsWith('.ts') ? script : join(script, 'main.ts'));

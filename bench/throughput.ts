@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
+import { checkProgram } from '../conformance/check.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
 import type { Bench, BenchOptions } from './bench.ts';
@@ -93,6 +94,13 @@ const parts = (runs: number): readonly Contestant[] => {
       name: '  of it: simulate, with facts',
       run: () => {
         for (const { commands } of prepared) execute(target, specification, commands);
+        return lengthOf(prepared);
+      },
+    },
+    {
+      name: '  of it: simulate and check, without secrets',
+      run: async () => {
+        for (const { commands, trace } of prepared) await checkProgram({ specification, target }, commands, trace);
         return lengthOf(prepared);
       },
     },

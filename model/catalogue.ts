@@ -18,7 +18,7 @@ import { hostLoad, hostStore } from './gmem/host-access.ts';
 import { memMap } from './gmem/mem-map.ts';
 import { memUnmap } from './gmem/mem-unmap.ts';
 import { memoryFail } from './gmem/memory-fail.ts';
-import { throughTheHost } from './gmem/rewrites.ts';
+import { contentInPlaceOfPoison, throughTheHost } from './gmem/rewrites.ts';
 import { slotSet } from './gmem/slot-set.ts';
 import { vcpuCreate } from './gmem/vcpu-create.ts';
 import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
@@ -57,4 +57,5 @@ export const CATALOGUE = ALL as unknown as readonly AnyTransition[];
 /** Other programs to the same end, which shrinking may try. */
 export const REWRITES: readonly ((specification: Specification, program: Program) => Iterable<Program>)[] = [
   throughTheHost,
+  contentInPlaceOfPoison,
 ];
