@@ -30,7 +30,7 @@ const SOUND: Facts = {
   stageTwo: [{ vm: 'vm0', gfn: 0x10, frame: 100, count: 1, private: true }],
   user: [{ mapping: 'map0', page: 3, frame: 101, count: 1 }],
   poisoned: [],
-  free: [102],
+  free: [{ frame: 102, count: 1 }],
   orphans: [],
   firstTouches: [{ inode: 'file0', page: 2, zero: true }],
 };
@@ -140,7 +140,11 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     /^frame 0x66 is on the free list although it is poisoned$/,
     { after: { poisoned: [102] } },
   ],
-  ['memory/free-is-present', /^frame 0x64 is on the free list although it holds a page$/, { after: { free: [100] } }],
+  [
+    'memory/free-is-present',
+    /^frame 0x64 is on the free list although it holds a page$/,
+    { after: { free: [{ frame: 99, count: 2 }] } },
+  ],
   [
     'memory/fresh-is-zero',
     /^page 0x2 of file0 was shown for the first time with something in it$/,

@@ -19,9 +19,6 @@ import type { Syscalls } from './syscalls.ts';
 
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
-/** So many free frames of one run are told; of more, the rest is left out. */
-const LONG_RUN = 256;
-
 /** The facts now, of which the parts that are not stale are those of `before`. */
 export function collectFacts(machine: Syscalls, before: Facts = NOTHING): Facts {
   const stale = (parts: number): boolean => (machine.stale & parts) !== 0;
@@ -39,7 +36,7 @@ export function collectFacts(machine: Syscalls, before: Facts = NOTHING): Facts 
     stageTwo: stale(PART.STAGE_TWO) ? stageTwoOf(machine) : before.stageTwo,
     user: stale(PART.USER) ? userOf(machine) : before.user,
     poisoned: stale(PART.POISONED) ? [...machine.poisoned].sort((a, b) => a - b) : before.poisoned,
-    free: stale(PART.FREE) ? freeOf(machine) : (before.free ?? []),
+    free: stale(PART.FREE) ? machine.freeRuns.slice() : (before.free ?? []),
     firstTouches: stale(PART.EVENTS) ? [...machine.firstTouches] : (before.firstTouches ?? []),
   };
   return machine.outOfBounds.length === 0 ? facts : { ...facts, outOfBounds: [...machine.outOfBounds] };
@@ -219,11 +216,4 @@ function userOf(machine: Syscalls): UserMappingFact[] {
       if (value !== HWPOISON_ENTRY)
         facts.push({ mapping: label, page: start, frame: start + value, count: end - start });
   return facts;
-}
-
-function freeOf(machine: Syscalls): number[] {
-  const frames: number[] = [];
-  for (const { frame, count } of machine.freeRuns)
-    for (let at = 0; at < Math.min(count, LONG_RUN); at++) frames.push(frame + at);
-  return frames;
 }

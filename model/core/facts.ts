@@ -66,6 +66,12 @@ export interface OrphanFact {
   readonly references: number;
 }
 
+/** Frames in a row that are on the free list. */
+export interface FreeFact {
+  readonly frame: number;
+  readonly count: number;
+}
+
 export interface StageTwoFact {
   readonly vm: Label;
   readonly gfn: number;
@@ -100,7 +106,7 @@ export interface Facts {
   /** Frames with a memory failure. */
   readonly poisoned: readonly number[];
   /** The parts below are mechanism: only a target that sees inside itself has them. */
-  readonly free?: readonly number[];
+  readonly free?: readonly FreeFact[];
   readonly orphans?: readonly OrphanFact[];
   readonly firstTouches?: readonly FirstTouch[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */

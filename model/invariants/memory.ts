@@ -52,11 +52,14 @@ function staleMapping({ after }: Moment): string | undefined {
 }
 
 function spoiltFree({ after }: Moment): string | undefined {
-  const { free = [] } = after;
-  const bad = free.find((frame) => after.poisoned.includes(frame));
-  if (bad !== undefined) return `frame ${hex(bad)} is on the free list although it is poisoned`;
-  const used = free.find((frame) => residentAt(after.resident, frame) !== undefined);
-  return used === undefined ? undefined : `frame ${hex(used)} is on the free list although it holds a page`;
+  for (const { frame, count } of after.free ?? []) {
+    const bad = after.poisoned.find((each) => each >= frame && each < frame + count);
+    if (bad !== undefined) return `frame ${hex(bad)} is on the free list although it is poisoned`;
+    const used = after.resident.find((run) => run.frame < frame + count && frame < run.frame + run.count);
+    if (used !== undefined)
+      return `frame ${hex(Math.max(used.frame, frame))} is on the free list although it holds a page`;
+  }
+  return undefined;
 }
 
 function notFresh({ after }: Moment): string | undefined {
