@@ -61,7 +61,7 @@ export interface Campaign {
 }
 
 /** Every so many programs are run a second time with other secrets. */
-const SECRECY_EVERY = 4;
+const SECRECY_EVERY = 2;
 
 export async function runCampaign(
   specification: Specification,

@@ -72,7 +72,7 @@ export class Generator {
       const command = this.#next(random, deck, goals, writer);
       if (command === undefined) continue;
       const step = this.#specification.step(writer.state, command);
-      if (step.unmodelled !== undefined && random.below(8) > 0) continue;
+      if (step.unmodelled !== undefined && this.#isStale(step.rule, random)) continue;
       writer.append(command, step);
       this.#remember(writer, step);
       // Nothing after it could be checked.
@@ -88,6 +88,11 @@ export class Generator {
     const length = unmodelled === undefined ? commands.length : commands.length - 1;
     if (known !== undefined && known.commands.length <= length) known.met = met;
     else this.#beginnings.set(rule, { commands: commands.slice(0, length), trace: trace.slice(0, length), met });
+  }
+
+  /** A command that the specification is silent about ends a program; once met a few times it seldom is worth that. */
+  #isStale(rule: string, random: Random): boolean {
+    return (this.#beginnings.get(rule)?.met ?? 0) > 4 && random.below(32) > 0;
   }
 
   /** Goes on from where an earlier program met a rule that few programs meet; rare states are hard to find twice. */
