@@ -104,13 +104,11 @@ describe('a campaign', () => {
   });
 
   it('says which invariant is broken', async () => {
-    const target = mutantById('not-zeroed-on-reuse')?.target ?? reference;
+    const target = mutantById('huge-page-index-beyond-slot')?.target ?? reference;
     const options = { ...OPTIONS, runs: 5000, maxCommands: 60 };
     const { failure, invariants } = await runCampaign(specification, target, options);
-    expect(failure?.invariant).toBe('memory/fresh-is-zero');
-    expect(invariants.filter(({ status }) => status === 'broken').map(({ id }) => id)).toEqual([
-      'memory/fresh-is-zero',
-    ]);
+    expect(failure?.invariant).toBe('memory/in-bounds');
+    expect(invariants.filter(({ status }) => status === 'broken').map(({ id }) => id)).toEqual(['memory/in-bounds']);
   });
 
   it('is inconclusive where the target is gone', async () => {
@@ -142,7 +140,7 @@ describe('a campaign', () => {
   it('reports a target that does not fail the same way twice with what it did first', async () => {
     let calls = 0;
     const execute: Target['execute'] = (program, profile) =>
-      ++calls === 5 ? [{ outcome: { kind: 'crash', message: 'once' } }] : reference.execute(program, profile);
+      ++calls === 1 ? [{ outcome: { kind: 'crash', message: 'once' } }] : reference.execute(program, profile);
     const options = { ...OPTIONS, shrinkBudget: 200, searchBudget: 2000 };
     const campaign = await runCampaign(specification, { ...reference, execute }, options);
     expect(campaign).toMatchObject({ verdict: 'diverges', failure: { at: 0, observed: 'crash: once' } });

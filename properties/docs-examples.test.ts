@@ -16,7 +16,7 @@ import { SECRECY } from '../conformance/secret.ts';
 
 const ROOT = join(__dirname, '..');
 const CONFIG = { profile: profileById(DEFAULT_PROFILE), machine: FULL_MACHINE };
-const BUDGET = { seed: 1, runs: 400, maxCommands: 30 };
+const BUDGET = { seed: 1, runs: 1200, maxCommands: 30 };
 
 describe('docs/examples/file-seek.ts', () => {
   const withSeek = [...CATALOGUE, fileSeek as unknown as AnyTransition];
