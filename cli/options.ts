@@ -62,7 +62,7 @@ export function openTarget(name: string): Target {
     return targetByName(name);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    const isListed = TARGETS.some((entry) => entry.name === name);
+    const isListed = name !== 'mutant:ID' && TARGETS.some((entry) => entry.name === name);
     throw isListed
       ? new UnavailableError(`target '${name}' is not available: ${error.message}`)
       : new UsageError(error.message);

@@ -60,6 +60,9 @@ export interface Campaign {
   readonly reason?: string;
 }
 
+/** One command in so many may end in an error of the environment before a run says nothing. */
+const STARVED_SHARE = 8;
+
 /** Every so many programs are run a second time with other secrets. */
 const SECRECY_EVERY = 2;
 
@@ -99,7 +102,7 @@ class Running {
       specification,
       target,
       coverage: new Coverage(specification),
-      tally: { checks: new Map() },
+      tally: { checks: new Map(), environment: 0 },
     };
   }
 
@@ -157,9 +160,18 @@ class Running {
     return { ...how, program, original, shrinkRuns };
   }
 
+  /** A target that mostly reports want of memory and the like has shown nothing. */
+  #starved({ environment }: InvariantTally): ProgramVerdict | undefined {
+    if (environment * STARVED_SHARE <= this.#commands) return undefined;
+    return {
+      kind: 'inconclusive',
+      reason: `${environment} of ${this.#commands} commands ended in an error of the environment, such as ENOMEM`,
+    };
+  }
+
   result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
     const { coverage, tally } = this.#checking;
-    const verdict = this.#stopped?.verdict;
+    const verdict = this.#stopped?.verdict ?? this.#starved(tally);
     return {
       verdict: verdict?.kind ?? 'conforms',
       programs: this.#programs,

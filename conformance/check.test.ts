@@ -105,7 +105,7 @@ describe('checking a program', () => {
   });
 
   it('evaluates invariants on facts, counts them, and tells the one that is broken', async () => {
-    const tally = { checks: new Map<string, number>() };
+    const tally = { checks: new Map<string, number>(), environment: 0 };
     const [observed] = [...(await referenceTarget().execute(program, specification.config.profile))];
     const facts = { ...(observed?.facts ?? fail()), outOfBounds: ['index 9 of 3'] };
     const target = answering({ ...right[0], facts }, ...right.slice(1));
@@ -121,7 +121,7 @@ describe('checking a program', () => {
   });
 
   it('evaluates facts once where they stay the same object', () => {
-    const tally = { checks: new Map<string, number>() };
+    const tally = { checks: new Map<string, number>(), environment: 0 };
     void checkProgram({ specification, target: referenceTarget(), tally }, program);
     // The refusal in the middle leaves them as they were.
     expect(tally.checks.get('gmem/never-rebinds')).toBe(2);

@@ -1,7 +1,7 @@
 /** One program on one target: every observation against what is allowed, every fact against the invariants. */
 import type { Observed, Target } from '../adapters/adapter.ts';
 import type { Facts } from '../model/core/facts.ts';
-import { printOutcome, type Observation } from '../model/core/outcome.ts';
+import { printOutcome, sameOutcome, type Observation } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
 import { follow, type AnyCommand, type Specification, type Step } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
@@ -12,6 +12,8 @@ import type { Divergence, ProgramVerdict } from './verdict.ts';
 export interface InvariantTally {
   /** Boundaries at which each invariant was evaluated. */
   readonly checks: Map<string, number>;
+  /** Commands that ended in an error that the environment may cause at any time. */
+  environment: number;
 }
 
 export interface Checking {
@@ -50,7 +52,7 @@ function compare(
   observations: Iterable<Observed>,
   trace: readonly Step[] | undefined,
 ): ProgramVerdict {
-  const { specification, coverage, onStep } = checking;
+  const { specification, coverage, tally, onStep } = checking;
   let state: State = specification.initial;
   let facts: Facts | undefined;
   let expectations = trace;
@@ -60,12 +62,16 @@ function compare(
     if (command === undefined)
       return { kind: 'inconclusive', reason: 'the target observed more than it was asked to do' };
     const expected = expectations?.[at] ?? specification.step(state, command);
-    coverage?.hit(expected.rule);
     onStep?.({ command, expected, observed });
-    if (expected.unmodelled !== undefined)
+    if (expected.unmodelled !== undefined) {
+      coverage?.hit(expected.rule);
       return { kind: 'conforms', commands: at, unmodelled: { at, rule: expected.rule, reason: expected.unmodelled } };
+    }
     const next = follow(state, expected, observed.outcome);
     if (next === undefined) return parted(at, expected, observed.outcome);
+    // An error that the environment caused is allowed, but says nothing about the rule.
+    if (sameOutcome(expected.outcome, observed.outcome)) coverage?.hit(expected.rule);
+    else if (tally !== undefined) tally.environment++;
     if (next !== expected.state) expectations = undefined;
     const broken = brokenInvariant(checking, command, observed, facts);
     if (broken !== undefined) return violated(at, expected, broken);
@@ -97,6 +103,7 @@ function brokenInvariant(
 }
 
 function isFailure(specification: Specification, command: AnyCommand, outcome: Observation): boolean {
+  if (outcome.kind === 'memory-fault' || outcome.kind === 'signal') return true;
   if (outcome.kind !== 'errno') return false;
   const { mayLeavePrefix, mayAlso } = specification.transition(command.name);
   return !(mayLeavePrefix === true && mayAlso.includes(outcome.errno));

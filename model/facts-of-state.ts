@@ -14,17 +14,25 @@ import type { Label, State } from './core/state.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
 
 /**
- * The specification has no page frames: it gives the pages of each inode frames of their own, so far apart that no two
- * inodes of a program meet.
+ * The specification has no page frames: it numbers the resident pages of all inodes in a row. Inodes may be as large as
+ * files can be, so pages that are not resident get no number.
  */
-function frameBases(state: State): ReadonlyMap<Label, number> {
-  const bases = new Map<Label, number>();
+function frameNumbers(state: State): (inode: Label, page: number) => number {
+  const runs = new Map<Label, { readonly start: number; readonly end: number; readonly frame: number }[]>();
   let next = 0;
-  for (const [label, inode] of state.inodes) {
-    bases.set(label, next);
-    next += inode.pages;
+  for (const [label, { resident }] of state.inodes) {
+    const own = resident.map(({ start, end }) => {
+      const run = { start, end, frame: next };
+      next += end - start;
+      return run;
+    });
+    runs.set(label, own);
   }
-  return bases;
+  return (inode, page) => {
+    const run = runs.get(inode)?.find(({ start, end }) => start <= page && page < end);
+    if (run === undefined) throw new Error(`specification defect: page ${page} of ${inode} is shown and not resident`);
+    return run.frame + page - run.start;
+  };
 }
 
 export function factsOfState(state: State): Facts {
@@ -36,8 +44,7 @@ export function factsOfState(state: State): Facts {
   const resident: ResidentFact[] = [];
   const stageTwo: StageTwoFact[] = [];
   const poisoned: number[] = [];
-  const bases = frameBases(state);
-  const frameOf = (inode: Label, page: number): number => (bases.get(inode) ?? 0) + page;
+  const frameOf = frameNumbers(state);
   for (const [vm, { private: isPrivate, slots: slotTable, stageTwo: entries }] of state.vms) {
     vms.push({ vm, private: isPrivate.map(({ start, end }) => [start, end] as const) });
     for (const { id: slot, baseGfn, pages, gmem } of slotTable.values())

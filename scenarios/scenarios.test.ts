@@ -45,7 +45,7 @@ function scenarioOf(text: string): Scenario {
 /** What became of the program on the target: verdict, and whether the rule decided and the invariant was evaluated. */
 async function replay({ specification, program, rule, invariant }: Scenario, target: Target) {
   const coverage = new Coverage(specification);
-  const tally = { checks: new Map<string, number>() };
+  const tally = { checks: new Map<string, number>(), environment: 0 };
   const checking = { specification, target, coverage, tally };
   const verdict = await checkProgram(checking, program);
   const secrecy = await checkSecrecy(checking, program);

@@ -12,11 +12,14 @@ import { RESERVED_LABELS, type Label } from './state.ts';
 
 export type Program = readonly AnyCommand[];
 
+const LONGEST_MESSAGE = 500;
+
 /** A program text that cannot be read. `line` counts from 1. */
 export class ProgramError extends Error {
   readonly line: number;
   constructor(line: number, message: string) {
-    super(message);
+    // Programs come from strangers: what is quoted of them must neither steer a terminal nor fill it.
+    super(message.replace(/\p{Cc}/gu, '?').slice(0, LONGEST_MESSAGE));
     this.name = 'ProgramError';
     this.line = line;
   }

@@ -17,6 +17,9 @@ const MODE_MASK = OPERATIONS.reduce((mask, bit) => mask | bit, 0n);
 const operation = (mode: bigint): bigint => BigInt.asUintN(32, mode) & MODE_MASK;
 const isPunch = ({ mode }: { readonly mode: bigint }): boolean => (mode & PUNCH_HOLE) !== 0n;
 
+/** Sixteen TiB. */
+const MOST_MEMORY = 1n << 44n;
+
 const inodeOf = (state: State, label: Label): Label => known(state.files, known(state.fds, label).id).inode;
 const sizeOf = (state: State, label: Label): Inode => known(state.inodes, inodeOf(state, label));
 
@@ -121,6 +124,18 @@ export const gmemFallocate = defineTransition({
         mode: KEEP_SIZE,
         length: bytes(sizeOf(state, args.fd).pages) - args.offset + PAGE_SIZE,
       }),
+    },
+    {
+      id: 'gmem.fallocate/more-than-memory',
+      unmodelled: 'no machine has so much memory: how far it gets is up to the machine',
+      when: 'more than sixteen TiB are to be allocated',
+      violated: (args) => !isPunch(args) && args.length > MOST_MEMORY,
+      violate: (_args, state) => {
+        for (const [label, open] of state.fds)
+          if (open.kind === 'gmem' && bytes(sizeOf(state, label).pages) > MOST_MEMORY)
+            return { fd: label, mode: KEEP_SIZE, offset: 0n, length: MOST_MEMORY + PAGE_SIZE };
+        return undefined;
+      },
     },
   ],
   accepts: [
