@@ -1,24 +1,9 @@
 /** Tables and numbers as people read them. */
 import Table from 'cli-table3';
+import { NO_LINES } from '../report/tables.ts';
 
 const PLAIN = {
-  chars: {
-    top: '',
-    'top-mid': '',
-    'top-left': '',
-    'top-right': '',
-    bottom: '',
-    'bottom-mid': '',
-    'bottom-left': '',
-    'bottom-right': '',
-    left: '',
-    'left-mid': '',
-    mid: '',
-    'mid-mid': '',
-    right: '',
-    'right-mid': '',
-    middle: '  ',
-  },
+  chars: NO_LINES,
   style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0 },
 };
 

@@ -98,12 +98,7 @@ export class Generator {
   /** Goes on from where an earlier program met a rule that few programs meet; rare states are hard to find twice. */
   #resume(random: Random, writer: Writer, length: number): boolean {
     if (this.#beginnings.size === 0 || random.below(3) > 0) return false;
-    const all = [...this.#beginnings.values()];
-    let beginning = pick(random, all);
-    for (let rival = 0; rival < 11; rival++) {
-      const other = pick(random, all);
-      if (other.met < beginning.met) beginning = other;
-    }
+    const beginning = rarest(random, [...this.#beginnings.values()], 12, ({ met }) => met);
     beginning.met++;
     if (beginning.commands.length >= length) return false;
     writer.resume(beginning);
@@ -152,13 +147,18 @@ export class Generator {
 
   /** One of the goals that were reached least. */
   #rareGoal(random: Random): Goal {
-    let goal = pick(random, this.#goals);
-    for (let rival = 0; rival < 5; rival++) {
-      const other = pick(random, this.#goals);
-      if (other.reached < goal.reached) goal = other;
-    }
-    return goal;
+    return rarest(random, this.#goals, 6, ({ reached }) => reached);
   }
+}
+
+/** Of so many choices made by chance, the one that was met least. */
+function rarest<T>(random: Random, choices: readonly T[], draws: number, met: (choice: T) => number): T {
+  let best = pick(random, choices);
+  for (let draw = 1; draw < draws; draw++) {
+    const other = pick(random, choices);
+    if (met(other) < met(best)) best = other;
+  }
+  return best;
 }
 
 /** Each row alone, and each together with the first later row of every other answer. */

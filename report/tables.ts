@@ -3,7 +3,8 @@ import Table from 'cli-table3';
 import type { Rule } from '../model/core/specification.ts';
 import { aligned, type Row } from './text.ts';
 
-const NO_LINES = {
+/** A table whose columns are told apart by two blanks alone. */
+export const NO_LINES = {
   top: '',
   'top-mid': '',
   'top-left': '',

@@ -29,23 +29,24 @@ interface Fault {
 
 const GUEST_MEMFD = 4;
 
+/** Replaces a slot of guest memory without removing the binding of the old one. */
+class ForgetsToUnbind extends SimulatorMachine {
+  override kvmCommitMemoryRegion(...args: Parameters<SimulatorMachine['kvmCommitMemoryRegion']>): void {
+    const [, old, change] = args;
+    if (change === 'DELETE') super.kvmCommitMemoryRegion(...args);
+    else this.slots.free(old);
+  }
+}
+
 const bindings: readonly Fault[] = [
   {
     id: 'gmem-flag-toggled',
     shortest: 4,
     fault: 'lets KVM_MEM_GUEST_MEMFD be dropped from a slot that exists, and forgets its binding',
-    machine: class extends SimulatorMachine {
+    machine: class extends ForgetsToUnbind {
       override kvmChangeOf(mem: MemoryRegion, old: MemSlot): ReturnType<SimulatorMachine['kvmChangeOf']> {
         const change = super.kvmChangeOf(mem, { ...old, flags: old.flags & ~GUEST_MEMFD });
         return change ?? ((old.flags & GUEST_MEMFD) === 0 ? undefined : 'FLAGS_ONLY');
-      }
-      override kvmCommitMemoryRegion(
-        kvm: Kvm,
-        old: MemSlot,
-        change: 'CREATE' | 'DELETE' | 'MOVE' | 'FLAGS_ONLY',
-      ): void {
-        if (change === 'DELETE') super.kvmCommitMemoryRegion(kvm, old, change);
-        else this.slots.free(old);
       }
     },
   },
@@ -53,19 +54,11 @@ const bindings: readonly Fault[] = [
     id: 'unbind-forgotten-on-move',
     shortest: 3,
     fault: 'lets a slot of guest memory be moved, and keeps the old binding',
-    machine: class extends SimulatorMachine {
+    machine: class extends ForgetsToUnbind {
       override kvmChangeOf(mem: MemoryRegion, old: MemSlot): ReturnType<SimulatorMachine['kvmChangeOf']> {
         const gmem = BigInt(GUEST_MEMFD);
         const without = { ...old, flags: old.flags & ~GUEST_MEMFD };
         return super.kvmChangeOf({ ...mem, flags: mem.flags & ~gmem }, without);
-      }
-      override kvmCommitMemoryRegion(
-        kvm: Kvm,
-        old: MemSlot,
-        change: 'CREATE' | 'DELETE' | 'MOVE' | 'FLAGS_ONLY',
-      ): void {
-        if (change === 'DELETE') super.kvmCommitMemoryRegion(kvm, old, change);
-        else this.slots.free(old);
       }
     },
   },

@@ -18,6 +18,7 @@ import {
   type Found,
   type Obstacle,
 } from './guest-fault.ts';
+import { slotAt } from './slots.ts';
 
 interface Access {
   readonly vcpu: Label;
@@ -150,10 +151,7 @@ const rows = <A extends Access>(command: string, write: boolean): readonly (Guar
 ];
 
 const isReadOnly = (args: Access, state: State): boolean => {
-  const vm = vmOfVcpu(state, args.vcpu);
-  const slot = [...known(state.vms, vm).slots.values()].find(
-    ({ id, baseGfn, pages }) => id <= 0xffff && gfnAt(args.gpa) >= baseGfn && gfnAt(args.gpa) < baseGfn + pages,
-  );
+  const slot = slotAt(known(state.vms, vmOfVcpu(state, args.vcpu)), gfnAt(args.gpa));
   return slot !== undefined && (slot.flags & KVM_MEM.READONLY) !== 0n;
 };
 
