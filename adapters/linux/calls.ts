@@ -8,7 +8,8 @@
 
 /** An argument of a call. */
 export type Operand =
-  | { readonly kind: 'value'; readonly value: bigint }
+  /** A number; `symbol` is how C writes it, where C has a name for it. */
+  | { readonly kind: 'value'; readonly value: bigint; readonly symbol?: string }
   /** Address of a byte of the data area. */
   | { readonly kind: 'address'; readonly offset: number }
   /** Result of an earlier step, plus a constant; both wrap at 64 bits. */
@@ -18,15 +19,32 @@ export type Operand =
 
 export type Step =
   /** Executes a system call; `number` is the x86-64 one. Up to six arguments, the rest are zero. */
-  | { readonly kind: 'call'; readonly number: number; readonly args: readonly Operand[]; readonly note?: string }
+  | { readonly kind: 'call'; readonly number: number; readonly args: readonly Operand[] }
   /** Writes an operand into the data area; its result is zero. */
   | { readonly kind: 'put'; readonly offset: number; readonly bytes: 4 | 8; readonly operand: Operand }
   /** Goes on `count` steps further where the operand is (not) `value`; skipped steps have the result zero. */
-  | { readonly kind: 'skip'; readonly count: number; readonly when: 'equal' | 'unequal'; readonly operand: Operand; readonly value: bigint };
+  | {
+      readonly kind: 'skip';
+      readonly count: number;
+      readonly when: 'equal' | 'unequal';
+      readonly operand: Operand;
+      readonly value: bigint;
+    };
+
+/** How C lays out a structure: the offset and width of every field that is named here. */
+export interface Layout {
+  /** `struct kvm_create_guest_memfd`. */
+  readonly name: string;
+  readonly bytes: number;
+  readonly fields: Readonly<Record<string, { readonly offset: number; readonly bytes: 1 | 2 | 4 | 8 }>>;
+}
 
 export interface Segment {
   readonly offset: number;
   readonly bytes: Uint8Array;
+  /** What the bytes are, for a reader. */
+  readonly layout?: Layout;
+  readonly note?: string;
 }
 
 export interface CallProgram {

@@ -1,0 +1,218 @@
+/**
+ * Every command of the model as system calls, and where in their results the observation is to be read. Nothing is
+ * decided here: what a call returns is what is told.
+ */
+import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
+import type { Address, Label } from '../../model/core/state.ts';
+import type { Command } from '../../model/catalogue.ts';
+import type { Operand } from './calls.ts';
+import { copy, type Guest } from './guest.ts';
+import { address, plus, value, type Lowering } from './lowering.ts';
+import type { Reading } from './reading.ts';
+import {
+  CREATE_GUEST_MEMFD,
+  MAP,
+  MEMORY_ATTRIBUTES,
+  MS_ASYNC,
+  PRE_FAULT_MEMORY,
+  PROT_READ_WRITE,
+  REGION,
+  REGION2,
+  STAT,
+} from './uapi.ts';
+
+/** What the lowering of a command may use. */
+export interface Context {
+  readonly lowering: Lowering;
+  /** A file of the kit's own, through which bytes are copied. */
+  readonly file: Operand;
+  /** How vCPUs touch memory, where the program makes them do so. */
+  readonly guest: Guest | undefined;
+  /** VMs, by the label that first named them, that have a vCPU which touches memory. */
+  readonly furnished: ReadonlySet<Label>;
+  /** vCPUs that touch memory. */
+  readonly active: ReadonlySet<Label>;
+  /** Where the struct kvm_run of each of them is mapped, while its descriptor is open. */
+  readonly runs: Map<Label, Operand>;
+}
+
+type ArgsOf<N extends Command['name']> = Extract<Command, { readonly name: N }>['args'];
+/** Commands that no released kernel has, or that take more than system calls. */
+type Absent = 'gmem.link' | 'memory.fail' | 'fault.slab';
+export type Executable = Exclude<Command['name'], Absent>;
+type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;
+
+const returned = (step: number, tells = false): Reading => ({ kind: 'call', step, tells });
+
+/** A descriptor that a step opened, under a new label. */
+function opens(lowering: Lowering, label: Label, step: number, object = label): Reading {
+  lowering.opened(label, lowering.result(step), object);
+  return returned(step);
+}
+
+function hostAddress(lowering: Lowering, { base, offset }: Address): Operand {
+  const start = base === '' ? undefined : lowering.mappingStart(base);
+  return plus(start ?? value(0n), offset);
+}
+
+function touchGuest(
+  vcpu: Label,
+  gpa: bigint,
+  stored: bigint | undefined,
+  { lowering, guest, runs, file }: Context,
+): Reading {
+  const descriptor = lowering.descriptor(vcpu);
+  const run = runs.get(lowering.object(vcpu) ?? vcpu);
+  if (guest === undefined || run === undefined) return returned(lowering.ioctl(descriptor, 'RUN', value(0n)));
+  return { kind: 'guest', ...guest.access(descriptor, run, file, gpa, stored) };
+}
+
+const WORD = 8;
+
+/** Touches host memory through the kernel, which reports a fault as EFAULT; msync() then tells whether anything is mapped. */
+function touchHost(mapping: Label, offset: bigint, stored: bigint | undefined, { lowering, file }: Context): Reading {
+  const target = hostAddress(lowering, { base: mapping, offset });
+  const word = lowering.reserve(WORD);
+  if (stored !== undefined) {
+    const bytes = new Uint8Array(WORD);
+    new DataView(bytes.buffer).setBigUint64(0, stored, true);
+    lowering.fill(word, bytes, 'the word to store');
+  }
+  const [from, to] = stored === undefined ? [target, address(word)] : [address(word), target];
+  const steps = copy(lowering, file, from, to, WORD);
+  const step = stored === undefined ? steps.out : steps.into;
+  const mapped = lowering.steps.length + 1;
+  lowering.skip('equal', lowering.result(step), BigInt(WORD), () => {
+    lowering.call('msync', pageOf(target), value(PAGE_SIZE), value(MS_ASYNC, 'MS_ASYNC'));
+  });
+  return { kind: 'host', step, mapped, loaded: stored === undefined ? lowering.output(word, WORD) : undefined };
+}
+
+/** The page that an address lies in: mappings begin at pages, so the constant decides. */
+function pageOf(operand: Operand): Operand {
+  if (operand.kind === 'result') return { ...operand, plus: operand.plus & ~PAGE_MASK };
+  return operand.kind === 'value' ? value(operand.value & ~PAGE_MASK) : operand;
+}
+
+const SHARING = {
+  shared: value(MAP.SHARED, 'MAP_SHARED'),
+  validate: value(MAP.SHARED_VALIDATE, 'MAP_SHARED_VALIDATE'),
+  private: value(MAP.PRIVATE, 'MAP_PRIVATE'),
+} as const;
+
+export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
+  'vm.create': ({ vm, dev, type }, { lowering, guest, furnished }) => {
+    const step = lowering.ioctl(lowering.descriptor(dev), 'CREATE_VM', value(type));
+    const reading = opens(lowering, vm, step);
+    if (furnished.has(vm)) guest?.furnish(lowering.descriptor(vm));
+    return reading;
+  },
+
+  'vcpu.create': ({ vcpu, vm, id }, { lowering, guest, active, runs }) => {
+    const step = lowering.ioctl(lowering.descriptor(vm), 'CREATE_VCPU', value(id));
+    const reading = opens(lowering, vcpu, step);
+    if (guest !== undefined && active.has(vcpu)) runs.set(vcpu, guest.prepare(lowering.descriptor(vcpu)));
+    return reading;
+  },
+
+  'cap.check': ({ fd, cap }, { lowering }) =>
+    returned(lowering.ioctl(lowering.descriptor(fd), 'CHECK_EXTENSION', value(cap)), true),
+
+  'gmem.create': ({ file, vm, size, flags, reserved }, { lowering }) => {
+    const struct = lowering.struct(CREATE_GUEST_MEMFD, { size, flags, reserved });
+    return opens(lowering, file, lowering.ioctl(lowering.descriptor(vm), 'CREATE_GUEST_MEMFD', address(struct)));
+  },
+
+  'slot.set': ({ vm, api, slot, flags, gpa, size, hva, gmem, offset }, { lowering }) => {
+    const region = { slot, flags, guest_phys_addr: gpa, memory_size: size };
+    const layout = api === 'v1' ? REGION : REGION2;
+    const struct = lowering.struct(layout, api === 'v1' ? region : { ...region, guest_memfd_offset: offset });
+    lowering.put(struct, layout, 'userspace_addr', hostAddress(lowering, hva));
+    if (api === 'v2') lowering.put(struct, layout, 'guest_memfd', lowering.descriptor(gmem));
+    const request = api === 'v1' ? 'SET_USER_MEMORY_REGION' : 'SET_USER_MEMORY_REGION2';
+    return returned(lowering.ioctl(lowering.descriptor(vm), request, address(struct)));
+  },
+
+  'attributes.set': ({ vm, address: start, size, attributes, flags }, { lowering }) => {
+    const struct = lowering.struct(MEMORY_ATTRIBUTES, { address: start, size, attributes, flags });
+    return returned(lowering.ioctl(lowering.descriptor(vm), 'SET_MEMORY_ATTRIBUTES', address(struct)));
+  },
+
+  'gmem.fallocate': ({ fd, mode, offset, length }, { lowering }) =>
+    returned(
+      lowering.call(
+        'fallocate',
+        lowering.descriptor(fd),
+        value(unsigned(mode)),
+        value(unsigned(offset)),
+        value(unsigned(length)),
+      ),
+    ),
+
+  'file.io': ({ fd, op, offset }, { lowering }) => {
+    const name = ({ read: 'read', write: 'write', pread: 'pread64', pwrite: 'pwrite64' } as const)[op];
+    const buffer = address(lowering.reserve(WORD));
+    return returned(
+      lowering.call(name, lowering.descriptor(fd), buffer, value(BigInt(WORD)), value(unsigned(offset))),
+      true,
+    );
+  },
+
+  'file.truncate': ({ fd, size }, { lowering }) =>
+    returned(lowering.call('ftruncate', lowering.descriptor(fd), value(unsigned(size)))),
+
+  'file.stat': ({ fd, field }, { lowering }) => {
+    const buffer = lowering.reserve(STAT.bytes);
+    const step = lowering.call('fstat', lowering.descriptor(fd), address(buffer));
+    const { offset, bytes } = STAT[field];
+    return { kind: 'field', step, output: lowering.output(buffer + offset, bytes) };
+  },
+
+  'mem.map': ({ mapping, fd, length, offset, sharing }, { lowering }) => {
+    const step = lowering.call(
+      'mmap',
+      value(lowering.placeFor(length)),
+      value(length),
+      value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
+      SHARING[sharing],
+      lowering.descriptor(fd),
+      value(offset),
+    );
+    lowering.mapped(mapping, lowering.result(step), length);
+    return returned(step);
+  },
+
+  'mem.unmap': ({ mapping }, { lowering }) => returned(lowering.unmap(mapping)),
+
+  'host.load': ({ mapping, offset }, context) => touchHost(mapping, offset, undefined, context),
+  'host.store': ({ mapping, offset, value: word }, context) => touchHost(mapping, offset, word, context),
+  'guest.load': ({ vcpu, gpa }, context) => touchGuest(vcpu, gpa, undefined, context),
+  'guest.store': ({ vcpu, gpa, value: word }, context) => touchGuest(vcpu, gpa, word, context),
+
+  'vcpu.prefault': ({ vcpu, gpa, size, flags }, { lowering }) => {
+    const struct = lowering.struct(PRE_FAULT_MEMORY, { gpa, size, flags });
+    const step = lowering.ioctl(lowering.descriptor(vcpu), 'PRE_FAULT_MEMORY', address(struct));
+    // The kernel writes back how much is left to do.
+    const { offset, bytes } = PRE_FAULT_MEMORY.fields['size'] ?? { offset: 0, bytes: 8 };
+    return { kind: 'field', step, output: lowering.output(struct + offset, bytes), outOf: size };
+  },
+
+  'fd.dup': ({ as, fd }, { lowering }) =>
+    opens(lowering, as, lowering.call('dup', lowering.descriptor(fd)), lowering.object(fd) ?? as),
+
+  'fd.close': ({ fd }, { lowering, runs }) => {
+    const object = lowering.object(fd) ?? fd;
+    const descriptor = lowering.descriptor(fd);
+    lowering.closed(fd);
+    if (!lowering.isOpen(object)) {
+      const run = runs.get(object);
+      // The mapping of struct kvm_run would keep the vCPU open.
+      if (run !== undefined) lowering.call('munmap', run, value(PAGE_SIZE));
+      runs.delete(object);
+    }
+    return returned(lowering.call('close', descriptor));
+  },
+};
+
+/** A signed argument as the register holds it. */
+const unsigned = (number: bigint): bigint => BigInt.asUintN(64, number);

@@ -1,0 +1,200 @@
+/**
+ * What it takes for a vCPU to touch guest physical memory: a few bytes of long-mode code, and page tables that name
+ * every guest page which the program touches. Both lie in a slot of the kit's own, in a place that the program does not
+ * speak of. An access is: set the registers, KVM_RUN, see how it came back.
+ */
+import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
+import type { Operand } from './calls.ts';
+import { address, load, structBytes, value, type Lowering } from './lowering.ts';
+import type { GuestReading } from './reading.ts';
+import {
+  CPUID_ENTRY,
+  CPUID_HEADER_BYTES,
+  EXIT,
+  MAP,
+  PROT_READ_WRITE,
+  REGION,
+  REGS,
+  RUN,
+  SEGMENT,
+  SREGS,
+  SREGS_SEGMENTS,
+} from './uapi.ts';
+
+/** `mov rax, [rbx]`, and `mov [rbx], rax`; each goes on to `hlt`, again and again. */
+const LOAD = Uint8Array.of(0x48, 0x8b, 0x03, 0xf4, 0xeb, 0xfd);
+const STORE = Uint8Array.of(0x48, 0x89, 0x03, 0xf4, 0xeb, 0xfd);
+const STORE_AT = 8;
+
+/** Present, writable, accessed, dirty: the processor has nothing left to note in the tables. Source: SDM 4.5. */
+const ENTRY_FLAGS = 0x63n;
+const ENTRIES = 512;
+const ENTRY_BYTES = 8;
+
+/** Protected mode, numeric errors, write protection, paging; physical address extension; long mode enabled, active. */
+const CR0 = 0x8001_0021n;
+const CR4 = 0x20n;
+const EFER = 0x500n;
+/** What the register holds after reset. Source: arch/x86/include/asm/apicdef.h, APIC_DEFAULT_PHYS_BASE. */
+const APIC_BASE = 0xfee0_0900n;
+const RFLAGS = 0x2n;
+
+const CODE_SEGMENT = { limit: 0xffff_ffffn, selector: 8n, type: 11n, present: 1n, s: 1n, l: 1n, g: 1n } as const;
+const DATA_SEGMENT = { limit: 0xffff_ffffn, selector: 16n, type: 3n, present: 1n, db: 1n, s: 1n, g: 1n } as const;
+
+/** FPU, PSE, MSR, PAE, CX8, APIC, PGE, CMOV, FXSR, SSE, SSE2; SYSCALL, NX, long mode. */
+const CPUID_1_EDX = 0x0700_a369n;
+const CPUID_8000_0001_EDX = 0x2010_0800n;
+
+/** Where the kit's own slot lies in a VM. */
+export interface Hideout {
+  readonly slot: bigint;
+  readonly gpa: bigint;
+}
+
+/** The tables and the code of one program, and where to find what in them. */
+export class Guest {
+  readonly #lowering: Lowering;
+  readonly #hideout: Hideout;
+  readonly #offset: number;
+  readonly #bytes: number;
+  /** Guest page to the virtual page that shows it. */
+  readonly #virtual = new Map<bigint, bigint>();
+  readonly #cpuid: number;
+  readonly #sregs: number;
+
+  /** `pages` are the guest addresses, page aligned, that accesses of the program go to. */
+  constructor(lowering: Lowering, hideout: Hideout, pages: Iterable<bigint>, guestPhysicalBits: number) {
+    this.#lowering = lowering;
+    this.#hideout = hideout;
+    for (const page of pages) if (!this.#virtual.has(page)) this.#virtual.set(page, BigInt(this.#virtual.size + 1));
+    this.#bytes = Guest.bytes(this.#virtual.size);
+    this.#offset = lowering.reserve(this.#bytes, Number(PAGE_SIZE));
+    this.#writeTables();
+    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE), LOAD, 'load: mov (%rbx), %rax; 1: hlt; jmp 1b');
+    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE) + STORE_AT, STORE, 'store: mov %rax, (%rbx); 1: hlt; jmp 1b');
+    this.#cpuid = writeCpuid(lowering, guestPhysicalBits);
+    this.#sregs = writeSregs(lowering, hideout.gpa);
+  }
+
+  /** Bytes of guest memory that tables for so many pages and the code take. */
+  static bytes(pages: number): number {
+    return (4 + Math.ceil((pages + 1) / ENTRIES)) * Number(PAGE_SIZE);
+  }
+
+  /** Page map level 4, directory pointers, directory, code, then the tables; virtual page 0 shows the code. */
+  #writeTables(): void {
+    const page = (number: number): bigint => this.#hideout.gpa + BigInt(number) * PAGE_SIZE;
+    const entry = (table: number, index: number, target: bigint): void => {
+      const bytes = new Uint8Array(ENTRY_BYTES);
+      new DataView(bytes.buffer).setBigUint64(0, target | ENTRY_FLAGS, true);
+      this.#lowering.fill(this.#offset + table * Number(PAGE_SIZE) + index * ENTRY_BYTES, bytes);
+    };
+    entry(0, 0, page(1));
+    entry(1, 0, page(2));
+    for (let table = 0; (table + 4) * Number(PAGE_SIZE) < this.#bytes; table++) entry(2, table, page(table + 4));
+    const show = (virtual: number, target: bigint): void =>
+      entry(4 + Math.floor(virtual / ENTRIES), virtual % ENTRIES, target);
+    show(0, page(3));
+    for (const [target, virtual] of this.#virtual) show(Number(virtual), target);
+  }
+
+  /** Gives a VM the slot that holds tables and code. */
+  furnish(vm: Operand): void {
+    const { slot, gpa } = this.#hideout;
+    const region = this.#lowering.struct(REGION, { slot, guest_phys_addr: gpa, memory_size: BigInt(this.#bytes) });
+    this.#lowering.put(region, REGION, 'userspace_addr', address(this.#offset));
+    this.#lowering.ioctl(vm, 'SET_USER_MEMORY_REGION', address(region));
+  }
+
+  /** Makes a vCPU ready for accesses; answers where its struct kvm_run is mapped. */
+  prepare(vcpu: Operand): Operand {
+    const run = this.#lowering.call(
+      'mmap',
+      value(0n, 'NULL'),
+      value(PAGE_SIZE),
+      value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
+      value(MAP.SHARED, 'MAP_SHARED'),
+      vcpu,
+      value(0n),
+    );
+    this.#lowering.ioctl(vcpu, 'SET_CPUID2', address(this.#cpuid));
+    this.#lowering.ioctl(vcpu, 'SET_SREGS', address(this.#sregs));
+    return this.#lowering.result(run);
+  }
+
+  /** One access of eight bytes, which must not cross a page that was not announced. */
+  access(
+    vcpu: Operand,
+    run: Operand,
+    file: Operand,
+    gpa: bigint,
+    stored: bigint | undefined,
+  ): Omit<GuestReading, 'kind'> {
+    const virtual = this.#virtual.get(gpa & ~PAGE_MASK);
+    if (virtual === undefined) throw new Error(`no table shows guest address 0x${gpa.toString(16)}`);
+    const lowering = this.#lowering;
+    const regs = lowering.struct(REGS, {
+      rax: stored ?? 0n,
+      rbx: virtual * PAGE_SIZE + (gpa & PAGE_MASK),
+      rip: BigInt(stored === undefined ? 0 : STORE_AT),
+      rflags: RFLAGS,
+    });
+    lowering.ioctl(vcpu, 'SET_REGS', address(regs));
+    const step = lowering.ioctl(vcpu, 'RUN', value(0n));
+    const exit = lowering.reserve(RUN.bytes);
+    copy(lowering, file, run, address(exit), RUN.bytes);
+    if (stored === undefined) lowering.ioctl(vcpu, 'GET_REGS', address(regs));
+    // An access that was left to be emulated is completed by the next KVM_RUN, which would spoil its registers.
+    lowering.skip('unequal', load(exit + RUN.exitReason, 4), EXIT.MMIO, () => {
+      lowering.ioctl(vcpu, 'RUN', value(0n));
+    });
+    return {
+      step,
+      exit: lowering.output(exit, RUN.bytes),
+      loaded: stored === undefined ? lowering.output(regs, 8) : undefined,
+    };
+  }
+}
+
+/** Copies bytes by way of a file, so that an address which cannot be read or written gives EFAULT and no signal. */
+export function copy(lowering: Lowering, file: Operand, from: Operand, to: Operand, bytes: number): CopySteps {
+  const out = lowering.call('pwrite64', file, from, value(BigInt(bytes)), value(0n));
+  return { out, into: lowering.call('pread64', file, to, value(BigInt(bytes)), value(0n)) };
+}
+
+export interface CopySteps {
+  /** The step that reads the bytes. */
+  readonly out: number;
+  /** The step that writes them. */
+  readonly into: number;
+}
+
+function writeCpuid(lowering: Lowering, guestPhysicalBits: number): number {
+  const leaves = [
+    { function: 0n, eax: 1n },
+    { function: 1n, edx: CPUID_1_EDX },
+    { function: 0x8000_0000n, eax: 0x8000_0008n },
+    { function: 0x8000_0001n, edx: CPUID_8000_0001_EDX },
+    { function: 0x8000_0008n, eax: (48n << 8n) | BigInt(guestPhysicalBits) },
+  ];
+  const offset = lowering.reserve(CPUID_HEADER_BYTES + leaves.length * CPUID_ENTRY.bytes);
+  lowering.fill(offset, Uint8Array.of(leaves.length), 'struct kvm_cpuid2: nent');
+  leaves.forEach((leaf, index) =>
+    lowering.fill(
+      offset + CPUID_HEADER_BYTES + index * CPUID_ENTRY.bytes,
+      structBytes(CPUID_ENTRY, leaf),
+      `leaf 0x${leaf.function.toString(16)}`,
+    ),
+  );
+  return offset;
+}
+
+function writeSregs(lowering: Lowering, tables: bigint): number {
+  const offset = lowering.struct(SREGS, { cr0: CR0, cr3: tables, cr4: CR4, efer: EFER, apic_base: APIC_BASE });
+  for (const [name, at] of Object.entries(SREGS_SEGMENTS)) {
+    if (name === 'tr') continue;
+    lowering.fill(offset + at, structBytes(SEGMENT, name === 'cs' ? CODE_SEGMENT : DATA_SEGMENT), `segment ${name}`);
+  }
+  return offset;
+}

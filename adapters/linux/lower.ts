@@ -1,0 +1,138 @@
+/** A whole program of the model as one program of system calls, and the way back. */
+import { KVM_USER_MEM_SLOTS, PAGE_MASK, PAGE_SIZE, U16_MAX } from '../../model/core/abi.ts';
+import type { Command } from '../../model/catalogue.ts';
+import type { Observation } from '../../model/core/outcome.ts';
+import type { Machine } from '../../model/core/profile.ts';
+import type { AnyCommand } from '../../model/core/specification.ts';
+import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/state.ts';
+import type { CallProgram, CallResults } from './calls.ts';
+import { COMMANDS, type Context, type Executable } from './commands.ts';
+import { Guest, type Hideout } from './guest.ts';
+import { address, Lowering, value } from './lowering.ts';
+import { observe, type Reading } from './reading.ts';
+import { AT_FDCWD, MAP, O_CLOEXEC, O_RDWR, PROT_READ_WRITE } from './uapi.ts';
+
+export interface LoweredProgram {
+  readonly calls: CallProgram;
+  /** For each command, the first step that belongs to it. */
+  readonly firstSteps: readonly number[];
+  /** The first step after the last command: from there on the program tidies up. */
+  readonly end: number;
+  readonly readings: readonly Reading[];
+}
+
+/** What each command came to: as many as the agent got through. */
+export function observations({ firstSteps, end, readings }: LoweredProgram, results: CallResults): Observation[] {
+  const done = readings.filter((_, index) => (firstSteps[index + 1] ?? end) <= results.results.length);
+  return done.map((each) => observe(each, results));
+}
+
+export function lower(program: readonly AnyCommand[], machine: Machine): LoweredProgram {
+  const commands = program as readonly Command[];
+  const lowering = new Lowering();
+  const context = prepare(lowering, commands, machine);
+  const firstSteps: number[] = [];
+  const readings = commands.map((command) => {
+    firstSteps.push(lowering.steps.length);
+    return lowerCommand(command, context);
+  });
+  const end = lowering.steps.length;
+  lowering.cleanUp(lowering.result(0));
+  return { calls: lowering.program(), firstSteps, end, readings };
+}
+
+function lowerCommand(command: Command, context: Context): Reading {
+  const lowerIt = COMMANDS[command.name as Executable] as ((args: object, context: Context) => Reading) | undefined;
+  if (lowerIt === undefined) throw new RangeError(`a kernel cannot execute ${command.name}`);
+  return lowerIt(command.args, context);
+}
+
+/** What is there before a program starts: the device, a file that is not KVM's, the arena. */
+function prepare(lowering: Lowering, commands: readonly Command[], machine: Machine): Context {
+  const open = (label: Label, path: string): void => {
+    const name = new TextEncoder().encode(`${path}\0`);
+    const offset = lowering.reserve(name.length);
+    lowering.fill(offset, name, `"${path}"`);
+    const flags = value(O_RDWR | O_CLOEXEC, 'O_RDWR | O_CLOEXEC');
+    const step = lowering.call('openat', value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD'), address(offset), flags);
+    lowering.opened(label, lowering.result(step));
+  };
+  open(DEVICE, '/dev/kvm');
+  open(OTHER, '/dev/null');
+  const name = lowering.reserve(1);
+  const file = lowering.result(lowering.call('memfd_create', address(name), value(0n)));
+  mapArena(lowering);
+  const { accesses, vms, vcpus } = whoTouches(commands);
+  const pages = [...new Set(accesses.map((gpa) => gpa & ~PAGE_MASK))];
+  const guest =
+    pages.length === 0
+      ? undefined
+      : new Guest(lowering, hide(commands, machine, Guest.bytes(pages.length)), pages, machine.guestPhysicalBits);
+  return { lowering, file, guest, furnished: vms, active: vcpus, runs: new Map() };
+}
+
+function mapArena(lowering: Lowering): void {
+  const bytes = BigInt(ARENA_PAGES) * PAGE_SIZE;
+  const step = lowering.call(
+    'mmap',
+    value(lowering.placeFor(bytes)),
+    value(bytes),
+    value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
+    value(MAP.PRIVATE | MAP.ANONYMOUS | MAP.POPULATE, 'MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE'),
+    value(0xffff_ffff_ffff_ffffn, '-1'),
+    value(0n),
+  );
+  lowering.mapped(ARENA, lowering.result(step), bytes);
+}
+
+interface Touching {
+  /** Guest addresses of every access. */
+  readonly accesses: readonly bigint[];
+  /** vCPUs that make them, and the VMs of those, by the labels that first named them. */
+  readonly vcpus: ReadonlySet<Label>;
+  readonly vms: ReadonlySet<Label>;
+}
+
+function whoTouches(commands: readonly Command[]): Touching {
+  const objects = new Map<Label, Label>();
+  const objectOf = (label: Label): Label => objects.get(label) ?? label;
+  const vmOf = new Map<Label, Label>();
+  const accesses: bigint[] = [];
+  const vcpus = new Set<Label>();
+  for (const { name, args } of commands) {
+    if (name === 'fd.dup') objects.set(args.as, objectOf(args.fd));
+    if (name === 'vcpu.create') vmOf.set(args.vcpu, objectOf(args.vm));
+    if (name !== 'guest.load' && name !== 'guest.store') continue;
+    accesses.push(args.gpa);
+    vcpus.add(objectOf(args.vcpu));
+  }
+  return { accesses, vcpus, vms: new Set([...vcpus].map((vcpu) => vmOf.get(vcpu) ?? '')) };
+}
+
+/** Ranges longer than this are never accepted by a kernel, so they are in nobody's way. */
+const LONGEST = 1n << 43n;
+
+/** A slot number and a place in guest physical memory that the program does not speak of. */
+function hide(commands: readonly Command[], machine: Machine, bytes: number): Hideout {
+  const taken: (readonly [bigint, bigint])[] = [];
+  const slots = new Set<bigint>();
+  for (const { name, args } of commands) {
+    if (name === 'slot.set') slots.add(args.slot & U16_MAX);
+    const [start, size] =
+      name === 'slot.set' || name === 'vcpu.prefault'
+        ? [args.gpa, args.size]
+        : name === 'attributes.set'
+          ? [args.address, args.size]
+          : name === 'guest.load' || name === 'guest.store'
+            ? [args.gpa & ~PAGE_MASK, PAGE_SIZE]
+            : [0n, 0n];
+    if (size > 0n && size <= LONGEST) taken.push([start, start + size]);
+  }
+  const size = BigInt(bytes);
+  let end = 1n << BigInt(machine.guestPhysicalBits);
+  for (const [from, to] of taken.sort(([, a], [, b]) => (a < b ? 1 : a > b ? -1 : 0)))
+    if (to > end - size && from < end) end = from & ~PAGE_MASK;
+  let slot = KVM_USER_MEM_SLOTS - 1n;
+  while (slots.has(slot)) slot--;
+  return { slot, gpa: end - size };
+}

@@ -1,0 +1,98 @@
+/** Where in the results of a program the observation of a command is to be read: data, so that C can read it too. */
+import type { Observation } from '../../model/core/outcome.ts';
+import type { CallResults } from './calls.ts';
+import { errnoName } from './errno.ts';
+import { EXIT, MEMORY_EXIT_FLAG_PRIVATE, RUN } from './uapi.ts';
+
+/** The number of a step or an output. */
+type Index = number;
+
+export interface GuestReading {
+  readonly kind: 'guest';
+  /** KVM_RUN. */
+  readonly step: Index;
+  /** The output that holds the head of struct kvm_run. */
+  readonly exit: Index;
+  /** The output that holds what was loaded, if anything was. */
+  readonly loaded: Index | undefined;
+}
+
+export type Reading =
+  /** An error number, or success; the result is told where it is part of the contract. */
+  | { readonly kind: 'call'; readonly step: Index; readonly tells: boolean }
+  /** An error number, or the value of an output, or what it leaves of `outOf`. */
+  | { readonly kind: 'field'; readonly step: Index; readonly output: Index; readonly outOf?: bigint }
+  | GuestReading
+  /** A copy from or to host memory; where it failed, msync() tells in `mapped` whether anything is mapped there. */
+  | { readonly kind: 'host'; readonly step: Index; readonly mapped: Index; readonly loaded: Index | undefined };
+
+/** Source: include/linux/err.h. */
+const MAX_ERRNO = 4095n;
+const ENOMEM = 12n;
+
+export function observe(reading: Reading, results: CallResults): Observation {
+  const result = results.results[reading.step] ?? 0n;
+  const outcome: Observation =
+    result < 0n && result >= -MAX_ERRNO ? { kind: 'errno', errno: errnoName(Number(-result)) } : { kind: 'ok' };
+  switch (reading.kind) {
+    case 'call':
+      return reading.tells && outcome.kind === 'ok' ? ok(result) : outcome;
+    case 'field':
+      return outcome.kind === 'ok' ? ok(left(reading.outOf, wordOf(results, reading.output))) : outcome;
+    case 'guest':
+      return observeExit(outcome, viewOf(results, reading.exit), wordOrNothing(results, reading.loaded));
+    case 'host':
+      if (outcome.kind === 'ok') return ok(wordOrNothing(results, reading.loaded));
+      return outcome.errno === 'EFAULT'
+        ? { kind: 'signal', signal: results.results[reading.mapped] === -ENOMEM ? 'SIGSEGV' : 'SIGBUS' }
+        : outcome;
+  }
+}
+
+const ok = (value: bigint | undefined): Observation =>
+  value === undefined ? { kind: 'ok' } : { kind: 'ok', value: BigInt.asUintN(64, value) };
+
+const left = (outOf: bigint | undefined, value: bigint): bigint => (outOf === undefined ? value : outOf - value);
+
+function viewOf({ outputs }: CallResults, output: Index): DataView {
+  const bytes = outputs[output] ?? new Uint8Array();
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** An output of four or eight bytes. */
+function wordOf(results: CallResults, output: Index): bigint {
+  const view = viewOf(results, output);
+  return view.byteLength === 4 ? BigInt(view.getUint32(0, true)) : view.getBigUint64(0, true);
+}
+
+const wordOrNothing = (results: CallResults, output: Index | undefined): bigint | undefined =>
+  output === undefined ? undefined : wordOf(results, output);
+
+/** What came of KVM_RUN that returned `result`, with the head of struct kvm_run as it was left. */
+function observeExit(result: Observation, exit: DataView, loaded: bigint | undefined): Observation {
+  const reason = BigInt(exit.getUint32(RUN.exitReason, true));
+  if (result.kind === 'errno')
+    return reason === EXIT.MEMORY_FAULT && (result.errno === 'EFAULT' || result.errno === 'EHWPOISON')
+      ? {
+          kind: 'memory-fault',
+          errno: result.errno,
+          gpa: exit.getBigUint64(RUN.faultGpa, true),
+          private: (exit.getBigUint64(RUN.faultFlags, true) & MEMORY_EXIT_FLAG_PRIVATE) !== 0n,
+        }
+      : result;
+  switch (reason) {
+    case EXIT.HLT:
+      return loaded === undefined ? { kind: 'ok' } : { kind: 'ok', value: loaded };
+    case EXIT.MMIO:
+      return {
+        kind: 'mmio',
+        gpa: exit.getBigUint64(RUN.mmioPhysAddr, true),
+        write: exit.getUint8(RUN.mmioIsWrite) !== 0,
+      };
+    default:
+      return { kind: 'crash', message: `KVM_RUN returned with exit reason ${nameOfExit(reason)}` };
+  }
+}
+
+const nameOfExit = (reason: bigint): string =>
+  Object.entries(EXIT).find(([, number]) => number === reason)?.[0] ?? `${reason}`;
