@@ -16,8 +16,8 @@ import {
   profileOption,
   runsOption,
   seedOption,
-  subjectOf,
   targetOption,
+  withSubject,
   type Subject,
 } from './options.ts';
 import { assertWritable, COLORS, jsonText, say, showProgress, writeResult } from './output.ts';
@@ -57,12 +57,11 @@ export const addRun = (program: Command): Command =>
       helpWith(['run', 'run --target mutant:ID --seed 42', 'run --profile linux-6.18 --runs 20000 --json report.json']),
     )
     .action(async (options: RunOptions) => {
-      process.exitCode = await run(options);
+      assertWritable(options.json);
+      process.exitCode = await withSubject(options, (subject) => run(subject, options));
     });
 
-async function run(options: RunOptions): Promise<number> {
-  assertWritable(options.json);
-  const subject = subjectOf(options);
+async function run(subject: Subject, options: RunOptions): Promise<number> {
   const seed = chooseSeed(options.seed);
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
