@@ -5,6 +5,7 @@ import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { targetByName } from '../adapters/targets.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
+import { DEFAULT_TIME_LIMIT_MS } from '../conformance/observe.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
@@ -38,6 +39,11 @@ export const maxCommandsOption = (): Option =>
   new Option('--max-commands <number>', 'commands in a program at most')
     .argParser(wholeNumber(1, 10_000))
     .default(DEFAULT_BUDGET.maxCommands);
+
+export const timeLimitOption = (): Option =>
+  new Option('--time-limit <seconds>', 'how long a target outside of this process may take for one program')
+    .argParser(wholeNumber(1, 86_400))
+    .default(DEFAULT_TIME_LIMIT_MS / 1000);
 
 export const targetOption = (fallback: string): Option =>
   new Option('--target <name>', `what to test; see \`gmem-conformance targets\` (default: ${fallback})`);

@@ -17,6 +17,7 @@ import {
   runsOption,
   seedOption,
   targetOption,
+  timeLimitOption,
   withSubject,
   type Subject,
 } from './options.ts';
@@ -30,6 +31,7 @@ interface RunOptions {
   readonly runs: number;
   readonly seed?: number;
   readonly maxCommands: number;
+  readonly timeLimit: number;
   readonly json?: string;
   readonly grade?: true;
 }
@@ -50,6 +52,7 @@ export const addRun = (program: Command): Command =>
     .addOption(runsOption())
     .addOption(seedOption())
     .addOption(maxCommandsOption())
+    .addOption(timeLimitOption())
     .option('--json <file>', 'write the report there as well (docs/report.schema.json describes it)')
     .option('--grade', 'afterwards try the same seed on every known wrong implementation; the exit status ignores it')
     .addHelpText(
@@ -68,7 +71,8 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   say(printSubject({ target: target.name, profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
-  const campaign = await runShown(subject, { seed, runs: options.runs, maxCommands: options.maxCommands });
+  const { runs, maxCommands, timeLimit } = options;
+  const campaign = await runShown(subject, { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000 });
   const report = reportOf(campaign, { specification, target, seed, version: VERSION });
   writeResult(options.json, jsonText(report));
   say(printReport(report, specification, COLORS));
@@ -76,7 +80,7 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
     say('');
     await showFailure(subject, campaign.failure);
   }
-  if (options.grade === true) await showGrade(seed, options.maxCommands);
+  if (options.grade === true) await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];
 }
 
