@@ -41,4 +41,9 @@ export interface Target {
    * execute each command when its observation is asked for, and must release the machine when iteration ends early.
    */
   execute(program: readonly AnyCommand[], profile: Profile): Iterable<Observed> | Promise<Iterable<Observed>>;
+  /** Lets go of what the target holds: processes, sockets, virtual machines. Called once, after the last program. */
+  close?(): Promise<void>;
 }
+
+/** A target that exists but cannot be tested from here; the message says why. */
+export class UnavailableError extends Error {}

@@ -1,30 +1,67 @@
-/** What can be tested from here, by the names that the command line takes. */
-import type { Target } from './adapter.ts';
+/** What can be tested, by the names that the command line takes. */
+import { UnavailableError, type Target } from './adapter.ts';
 import { mutantById, MUTANTS } from './mutants/index.ts';
 import { referenceTarget } from './reference/reference.ts';
 import { simulatorTarget } from './simulator/index.ts';
 
 export interface TargetEntry {
+  /** As on the command line. `mutant:ID` stands for every name that begins with `mutant:`. */
   readonly name: string;
   readonly summary: string;
+  /** Why it cannot be tested from here, or undefined where it can. Asks, and changes nothing. */
+  unavailable?(): string | undefined;
+  /** Makes it ready to execute programs. `argument` is what follows the colon of a name. */
+  open(argument: string): Target | Promise<Target>;
 }
 
+const NOT_BUILT = 'not built in this version';
+
+const planned = (name: string, summary: string): TargetEntry => ({
+  name,
+  summary,
+  unavailable: () => NOT_BUILT,
+  open: () => Promise.reject(new UnavailableError(NOT_BUILT)),
+});
+
 export const TARGETS: readonly TargetEntry[] = [
-  { name: 'simulator', summary: 'a host machine built from mechanisms: frames, page tables, reference counts, locks' },
-  { name: 'reference', summary: 'the specification itself' },
-  { name: 'mutant:ID', summary: `one of ${MUTANTS.length} implementations that are wrong in a known way` },
+  {
+    name: 'simulator',
+    summary: 'a host machine built from mechanisms: frames, page tables, reference counts, locks',
+    open: () => simulatorTarget(),
+  },
+  { name: 'reference', summary: 'the specification itself', open: () => referenceTarget() },
+  {
+    name: 'mutant:ID',
+    summary: `one of ${MUTANTS.length} implementations that are wrong in a known way`,
+    open: openMutant,
+  },
+  planned('kvm', 'the kernel of this machine, through /dev/kvm'),
+  planned('qemu', 'a kernel image in a virtual machine'),
+  planned('process:CMD', 'a program in any language, over its standard input and output'),
 ];
 
-/** Throws a RangeError that says which names there are. */
-export function targetByName(name: string): Target {
-  if (name === 'simulator') return simulatorTarget();
-  if (name === 'reference') return referenceTarget();
-  const id = name.startsWith('mutant:') ? name.slice('mutant:'.length) : undefined;
-  const mutant = id === undefined ? undefined : mutantById(id);
-  if (mutant !== undefined) return mutant.target;
-  throw new RangeError(
-    id === undefined
-      ? `unknown target '${name}'; known are ${TARGETS.map((each) => each.name).join(', ')}`
-      : `unknown mutant '${id}'; \`gmem-conformance mutants --list\` names them`,
-  );
+/** Whether the entry stands for many targets. */
+export const isFamily = ({ name }: TargetEntry): boolean => name.includes(':');
+
+/**
+ * The target, ready to execute programs. Throws a RangeError for a name that nothing has, and an UnavailableError where
+ * what has it cannot be tested from here.
+ */
+export async function targetByName(name: string): Promise<Target> {
+  const entry = TARGETS.find((each) => (isFamily(each) ? name.startsWith(prefixOf(each)) : name === each.name));
+  if (entry === undefined)
+    throw new RangeError(`unknown target '${name}'; known are ${TARGETS.map((each) => each.name).join(', ')}`);
+  const reason = entry.unavailable?.();
+  if (reason !== undefined) throw new UnavailableError(`target '${name}' is not available: ${reason}`);
+  return entry.open(isFamily(entry) ? name.slice(prefixOf(entry).length) : '');
+}
+
+/** `mutant:` of `mutant:ID`. */
+const prefixOf = ({ name }: TargetEntry): string => name.slice(0, name.indexOf(':') + 1);
+
+function openMutant(id: string): Target {
+  const mutant = mutantById(id);
+  if (mutant === undefined)
+    throw new RangeError(`unknown mutant '${id}'; \`gmem-conformance mutants --list\` names them`);
+  return mutant.target;
 }

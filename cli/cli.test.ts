@@ -78,6 +78,20 @@ describe('usage', () => {
     expect(stdout).toBe('');
   });
 
+  test.concurrent(
+    'a target that cannot be tested from here is refused with its reason, and listed with it',
+    async () => {
+      const [refused, listed] = await Promise.all([gmem(['run', '--target', 'process:./mine']), gmem(['targets'])]);
+      expect(refused).toEqual({
+        status: 3,
+        stdout: '',
+        stderr: "error: target 'process:./mine' is not available: not built in this version\n",
+      });
+      expect(listed.status).toBe(0);
+      expect(listed.stdout).toMatch(/^simulator {2}.*\n(.*\n)*process:CMD {2}.*\n {2}not available: not built/);
+    },
+  );
+
   test.concurrent('a bad program names file and line', async () => {
     await inFolder(async (folder) => {
       const file = join(folder, 'bad.gmem');

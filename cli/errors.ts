@@ -1,9 +1,6 @@
 /** What the caller got wrong; the message says what to write instead. */
 export class UsageError extends Error {}
 
-/** A target that exists but cannot be tested from here. */
-export class UnavailableError extends Error {}
-
 const FILE_ERRORS: Readonly<Record<string, string>> = {
   EACCES: 'permission denied',
   EISDIR: 'it is a directory',

@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { decodeToken, isToken } from '../conformance/token.ts';
 import { headerOf, parseProgram, ProgramError, type Program } from '../model/core/program.ts';
+import type { Specification } from '../model/core/specification.ts';
 import { fileTrouble, UsageError } from './errors.ts';
-import { subjectOf, type Subject, type SubjectOptions } from './options.ts';
+import { withSubject, type Subject, type SubjectOptions } from './options.ts';
 
 interface Input extends SubjectOptions {
   /** As messages name it. */
@@ -19,15 +20,23 @@ export interface Loaded extends Subject {
 }
 
 /** Options win over what the program says of itself. */
-export function loadProgram(argument: string, options: SubjectOptions): Loaded {
+export function withProgram<T>(
+  argument: string,
+  options: SubjectOptions,
+  use: (loaded: Loaded) => Promise<T>,
+): Promise<T> {
   const input = readInput(argument);
-  const subject = subjectOf({ target: options.target ?? input.target, profile: options.profile ?? input.profile });
+  const wanted = { target: options.target ?? input.target, profile: options.profile ?? input.profile };
+  return withSubject(wanted, (subject) => use({ ...subject, ...parse(subject.specification, input) }));
+}
+
+function parse(specification: Specification, { name, text, modelHash }: Input): Omit<Loaded, keyof Subject> {
   try {
-    const { program } = parseProgram(subject.specification, input.text);
-    if (program.length === 0) throw new UsageError(`${input.name}: there is no command in it`);
-    return { ...subject, program, ...(input.modelHash === undefined ? {} : { modelHash: input.modelHash }) };
+    const { program } = parseProgram(specification, text);
+    if (program.length === 0) throw new UsageError(`${name}: there is no command in it`);
+    return { program, ...(modelHash === undefined ? {} : { modelHash }) };
   } catch (error) {
-    throw error instanceof ProgramError ? new UsageError(`${input.name}:${error.line}: ${error.message}`) : error;
+    throw error instanceof ProgramError ? new UsageError(`${name}:${error.line}: ${error.message}`) : error;
   }
 }
 

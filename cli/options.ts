@@ -3,12 +3,13 @@ import { InvalidArgumentError, Option } from 'commander';
 import { randomInt } from 'node:crypto';
 import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
-import { targetByName, TARGETS } from '../adapters/targets.ts';
+import { targetByName } from '../adapters/targets.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
+import { DEFAULT_TIME_LIMIT_MS } from '../conformance/observe.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
-import { UnavailableError, UsageError } from './errors.ts';
+import { UsageError } from './errors.ts';
 
 export const DEFAULT_TARGET = 'simulator';
 
@@ -39,6 +40,11 @@ export const maxCommandsOption = (): Option =>
     .argParser(wholeNumber(1, 10_000))
     .default(DEFAULT_BUDGET.maxCommands);
 
+export const timeLimitOption = (): Option =>
+  new Option('--time-limit <seconds>', 'how long a target outside of this process may take for one program')
+    .argParser(wholeNumber(1, 86_400))
+    .default(DEFAULT_TIME_LIMIT_MS / 1000);
+
 export const targetOption = (fallback: string): Option =>
   new Option('--target <name>', `what to test; see \`gmem-conformance targets\` (default: ${fallback})`);
 
@@ -57,15 +63,12 @@ export function chooseSeed(option: number | undefined): number {
   }
 }
 
-export function openTarget(name: string): Target {
+/** Names come from the caller, so a name that nothing has is the caller's mistake. */
+export async function openTarget(name: string): Promise<Target> {
   try {
-    return targetByName(name);
+    return await targetByName(name);
   } catch (error) {
-    if (!(error instanceof RangeError)) throw error;
-    const isListed = name !== 'mutant:ID' && TARGETS.some((entry) => entry.name === name);
-    throw isListed
-      ? new UnavailableError(`target '${name}' is not available: ${error.message}`)
-      : new UsageError(error.message);
+    throw error instanceof RangeError ? new UsageError(error.message) : error;
   }
 }
 
@@ -83,11 +86,16 @@ export interface Subject {
   readonly specification: Specification;
 }
 
-/** The target, and the rules that it is held against. */
-export function subjectOf({ target: name = DEFAULT_TARGET, profile }: SubjectOptions): Subject {
-  const target = openTarget(name);
-  const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? DEFAULT_PROFILE;
-  return { target, specification: specify(profile ?? usual, target.machine) };
+/** Opens the target, gives it with the rules that it is held against, and closes it when all is done. */
+export async function withSubject<T>(options: SubjectOptions, use: (subject: Subject) => Promise<T>): Promise<T> {
+  const { target: name = DEFAULT_TARGET, profile } = options;
+  const target = await openTarget(name);
+  try {
+    const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? DEFAULT_PROFILE;
+    return await use({ target, specification: specify(profile ?? usual, target.machine) });
+  } finally {
+    await target.close?.();
+  }
 }
 
 export interface SubjectOptions {

@@ -4,7 +4,7 @@ import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printReplay } from '../report/replay.ts';
 import { printSubject } from '../report/terminal.ts';
 import { helpWith } from './help.ts';
-import { loadProgram } from './input.ts';
+import { withProgram, type Loaded } from './input.ts';
 import { DEFAULT_TARGET, profileOption, targetOption, type SubjectOptions } from './options.ts';
 import { COLORS, say } from './output.ts';
 import { runStepwise } from './witness.ts';
@@ -22,11 +22,10 @@ export const addReplay = (program: Command): Command =>
     .addOption(profileOption("the program's own"))
     .addHelpText('after', helpWith(['replay found.gmem', 'replay gmc1.… --target simulator']))
     .action(async (argument: string, options: SubjectOptions) => {
-      process.exitCode = await replay(argument, options);
+      process.exitCode = await withProgram(argument, options, replay);
     });
 
-async function replay(argument: string, options: SubjectOptions): Promise<number> {
-  const loaded = loadProgram(argument, options);
+async function replay(loaded: Loaded): Promise<number> {
   const { specification, target, program, modelHash: recorded } = loaded;
   say(
     `${printSubject({ target: target.name, profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,

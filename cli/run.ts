@@ -16,8 +16,9 @@ import {
   profileOption,
   runsOption,
   seedOption,
-  subjectOf,
   targetOption,
+  timeLimitOption,
+  withSubject,
   type Subject,
 } from './options.ts';
 import { assertWritable, COLORS, jsonText, say, showProgress, writeResult } from './output.ts';
@@ -30,6 +31,7 @@ interface RunOptions {
   readonly runs: number;
   readonly seed?: number;
   readonly maxCommands: number;
+  readonly timeLimit: number;
   readonly json?: string;
   readonly grade?: true;
 }
@@ -50,6 +52,7 @@ export const addRun = (program: Command): Command =>
     .addOption(runsOption())
     .addOption(seedOption())
     .addOption(maxCommandsOption())
+    .addOption(timeLimitOption())
     .option('--json <file>', 'write the report there as well (docs/report.schema.json describes it)')
     .option('--grade', 'afterwards try the same seed on every known wrong implementation; the exit status ignores it')
     .addHelpText(
@@ -57,19 +60,19 @@ export const addRun = (program: Command): Command =>
       helpWith(['run', 'run --target mutant:ID --seed 42', 'run --profile linux-6.18 --runs 20000 --json report.json']),
     )
     .action(async (options: RunOptions) => {
-      process.exitCode = await run(options);
+      assertWritable(options.json);
+      process.exitCode = await withSubject(options, (subject) => run(subject, options));
     });
 
-async function run(options: RunOptions): Promise<number> {
-  assertWritable(options.json);
-  const subject = subjectOf(options);
+async function run(subject: Subject, options: RunOptions): Promise<number> {
   const seed = chooseSeed(options.seed);
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
   say(printSubject({ target: target.name, profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
-  const campaign = await runShown(subject, { seed, runs: options.runs, maxCommands: options.maxCommands });
+  const { runs, maxCommands, timeLimit } = options;
+  const campaign = await runShown(subject, { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000 });
   const report = reportOf(campaign, { specification, target, seed, version: VERSION });
   writeResult(options.json, jsonText(report));
   say(printReport(report, specification, COLORS));
@@ -77,7 +80,7 @@ async function run(options: RunOptions): Promise<number> {
     say('');
     await showFailure(subject, campaign.failure);
   }
-  if (options.grade === true) await showGrade(seed, options.maxCommands);
+  if (options.grade === true) await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];
 }
 

@@ -7,7 +7,7 @@ import { EXIT_STATUS, type Divergence } from '../conformance/verdict.ts';
 import { printSubject } from '../report/terminal.ts';
 import { programFile } from '../report/witness.ts';
 import { helpWith } from './help.ts';
-import { loadProgram, type Loaded } from './input.ts';
+import { withProgram, type Loaded } from './input.ts';
 import { DEFAULT_TARGET, profileOption, targetOption, type SubjectOptions } from './options.ts';
 import { assertWritable, say, writeResult } from './output.ts';
 import { showFailure } from './witness.ts';
@@ -33,12 +33,11 @@ export const addShrink = (program: Command): Command =>
       helpWith(['shrink recorded.gmem', 'shrink recorded.gmem --target simulator --output short.gmem']),
     )
     .action(async (argument: string, options: ShrinkOptions) => {
-      process.exitCode = await shrink(argument, options);
+      assertWritable(options.output);
+      process.exitCode = await withProgram(argument, options, (loaded) => shrink(loaded, options.output));
     });
 
-async function shrink(argument: string, options: ShrinkOptions): Promise<number> {
-  assertWritable(options.output);
-  const loaded = loadProgram(argument, options);
+async function shrink(loaded: Loaded, output: string | undefined): Promise<number> {
   const { specification, target, program, modelHash: recorded } = loaded;
   say(
     `${printSubject({ target: target.name, profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
@@ -47,7 +46,7 @@ async function shrink(argument: string, options: ShrinkOptions): Promise<number>
   await match(verdict)
     .with({ kind: 'conforms' }, () => say('conforms: there is nothing to shrink'))
     .with({ kind: 'inconclusive' }, ({ reason }) => say(`inconclusive: ${reason}`))
-    .with({ kind: 'diverges' }, (divergence) => shrinkFailing(loaded, divergence, options.output))
+    .with({ kind: 'diverges' }, (divergence) => shrinkFailing(loaded, divergence, output))
     .exhaustive();
   return EXIT_STATUS[verdict.kind];
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { CommanderError } from 'commander';
-import { UnavailableError, UsageError } from './errors.ts';
+import { UnavailableError } from '../adapters/adapter.ts';
+import { UsageError } from './errors.ts';
 import { endingOf } from './status.ts';
 
 const INVOCATION = { command: 'gmem-conformance run', version: '1.2.3', modelHash: 'abc' };

@@ -1,7 +1,8 @@
 /** From what went wrong to what the caller is told. */
 import { CommanderError } from 'commander';
+import { UnavailableError } from '../adapters/adapter.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
-import { UnavailableError, UsageError } from './errors.ts';
+import { UsageError } from './errors.ts';
 
 export interface Ending {
   readonly status: number;

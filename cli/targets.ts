@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
-import { TARGETS, type TargetEntry } from '../adapters/targets.ts';
+import { UnavailableError } from '../adapters/adapter.ts';
+import { isFamily, TARGETS, type TargetEntry } from '../adapters/targets.ts';
 import { skippedOn } from '../conformance/campaign.ts';
 import { printTargets, type TargetLine } from '../report/tables.ts';
-import { UnavailableError } from './errors.ts';
 import { helpWith } from './help.ts';
 import { openTarget } from './options.ts';
 import { say } from './output.ts';
@@ -19,15 +19,18 @@ export const addTargets = (program: Command): Command =>
     .summary('list what can be tested here, and why not the rest')
     .description('Lists what can be tested here, what cannot and why, and what each target lacks.')
     .addHelpText('after', helpWith(['targets'], STATUS))
-    .action(() => say(printTargets(TARGETS.map(inspect))));
+    .action(async () => say(printTargets(await Promise.all(TARGETS.map(inspect)))));
 
-/** A name like `mutant:ID` stands for many targets, so there is none to look at. */
-const isFamily = (name: string): boolean => name.includes(':');
-
-function inspect({ name, summary }: TargetEntry): TargetLine {
-  if (isFamily(name)) return { name, summary, missing: [] };
+async function inspect(entry: TargetEntry): Promise<TargetLine> {
+  const { name, summary } = entry;
+  const unavailable = entry.unavailable?.();
+  if (unavailable !== undefined) return { name, summary, unavailable, missing: [] };
+  // A family stands for many targets, so there is none to look at.
+  if (isFamily(entry)) return { name, summary, missing: [] };
   try {
-    const missing = skippedOn(openTarget(name)).map(({ capability, reason }) => [capability, reason] as const);
+    const target = await openTarget(name);
+    const missing = skippedOn(target).map(({ capability, reason }) => [capability, reason] as const);
+    await target.close?.();
     return { name, summary, missing };
   } catch (error) {
     if (!(error instanceof UnavailableError)) throw error;

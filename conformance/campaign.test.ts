@@ -118,25 +118,6 @@ describe('a campaign', () => {
     expect(campaign.failure).toBeUndefined();
   });
 
-  it.each<[string, Target['execute']]>([
-    [
-      'at once',
-      () => {
-        throw new Error('no such device');
-      },
-    ],
-    ['later', () => Promise.reject(new Error('no such device'))],
-    [
-      'while it observes',
-      function* () {
-        yield* [];
-        throw new Error('no such device');
-      },
-    ],
-  ])('throws where the target throws %s: that is a defect of the kit, and no verdict', async (_when, execute) => {
-    await expect(runCampaign(specification, { ...reference, execute }, OPTIONS)).rejects.toThrow('no such device');
-  });
-
   it('reports a target that does not fail the same way twice with what it did first', async () => {
     let calls = 0;
     const execute: Target['execute'] = (program, profile) =>

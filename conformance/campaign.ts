@@ -25,6 +25,8 @@ export interface CampaignOptions {
   readonly shrinkBudget?: number;
   /** Commands to run at most in search of other programs that fail, and may shrink further. */
   readonly searchBudget?: number;
+  /** How long the target may take for one program, where it does not answer at once. */
+  readonly timeLimitMs?: number;
   /** Told after every program. */
   readonly onProgram?: (programs: number, commands: number) => void;
   /** Told once, when a program has failed and shrinking begins. */
@@ -101,6 +103,7 @@ class Running {
     this.#checking = {
       specification,
       target,
+      timeLimitMs: options.timeLimitMs,
       coverage: new Coverage(specification),
       tally: { checks: new Map(), environment: 0 },
     };
@@ -147,7 +150,8 @@ class Running {
     if (this.#stopped?.verdict.kind !== 'diverges') return undefined;
     const { program: original, verdict } = this.#stopped;
     this.#options.onDivergence?.(verdict);
-    const checking: Checking = { specification: this.#specification, target: this.#target };
+    const { specification, target, timeLimitMs } = this.#checking;
+    const checking: Checking = { specification, target, timeLimitMs };
     const { program, runs: shrinkRuns } = await smallestFailure(
       checking,
       original.slice(0, verdict.at + 1),

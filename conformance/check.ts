@@ -7,6 +7,7 @@ import { follow, type AnyCommand, type Specification, type Step } from '../model
 import type { State } from '../model/core/state.ts';
 import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
 import type { Coverage } from './coverage.ts';
+import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
 
 export interface InvariantTally {
@@ -19,6 +20,8 @@ export interface InvariantTally {
 export interface Checking {
   readonly specification: Specification;
   readonly target: Target;
+  /** How long the target may take for one program, where it does not answer at once. */
+  readonly timeLimitMs?: number | undefined;
   readonly coverage?: Coverage;
   readonly tally?: InvariantTally;
   /** Sees every command with what was expected and observed. */
@@ -40,10 +43,15 @@ export function checkProgram(
   program: Program,
   trace?: readonly Step[],
 ): ProgramVerdict | Promise<ProgramVerdict> {
-  const observations = checking.target.execute(program, checking.specification.config.profile);
-  return observations instanceof Promise
-    ? observations.then((arrived) => compare(checking, program, arrived, trace))
-    : compare(checking, program, observations, trace);
+  const { target, specification, timeLimitMs } = checking;
+  try {
+    const observations = observe(target, program, specification.config.profile, timeLimitMs);
+    return observations instanceof Promise
+      ? observations.then((arrived) => compare(checking, program, arrived, trace)).catch(inconclusive)
+      : compare(checking, program, observations, trace);
+  } catch (error) {
+    return inconclusive(error);
+  }
 }
 
 function compare(
@@ -58,9 +66,7 @@ function compare(
   let expectations = trace;
   let at = 0;
   for (const observed of observations) {
-    const command = program[at];
-    if (command === undefined)
-      return { kind: 'inconclusive', reason: 'the target observed more than it was asked to do' };
+    const command = program[at] as AnyCommand;
     const expected = expectations?.[at] ?? specification.step(state, command);
     onStep?.({ command, expected, observed });
     if (expected.unmodelled !== undefined) {

@@ -8,6 +8,7 @@ import type { Program } from '../model/core/program.ts';
 import type { AnyCommand, Specification } from '../model/core/specification.ts';
 import { storesSecret } from '../model/gmem/guest-access.ts';
 import type { Checking } from './check.ts';
+import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
 
 export const SECRECY = {
@@ -40,17 +41,25 @@ interface StoreCommand extends AnyCommand {
 const isStore = (command: AnyCommand): command is StoreCommand => command.name === 'guest.store';
 
 /** Runs the program and its twin on the target. A program without secrets conforms at once. */
-export async function checkSecrecy({ specification, target }: Checking, program: Program): Promise<ProgramVerdict> {
-  const twin = twinOf(specification, program);
+export async function checkSecrecy(checking: Checking, program: Program): Promise<ProgramVerdict> {
+  const twin = twinOf(checking.specification, program);
   if (twin === undefined) return { kind: 'conforms', commands: 0 };
-  const { profile } = specification.config;
-  const [one, other] = [[...(await target.execute(program, profile))], [...(await target.execute(twin, profile))]];
-  const told = tell(program, twin, one, other);
-  if (told !== undefined) return told;
-  if (one.length < program.length || other.length < program.length)
-    return { kind: 'inconclusive', reason: 'the target was gone before the end of the program' };
-  return { kind: 'conforms', commands: program.length };
+  try {
+    const [one, other] = [await observations(checking, program), await observations(checking, twin)];
+    const told = tell(program, twin, one, other);
+    if (told !== undefined) return told;
+    if (one.length < program.length || other.length < program.length)
+      return { kind: 'inconclusive', reason: 'the target was gone before the end of the program' };
+    return { kind: 'conforms', commands: program.length };
+  } catch (error) {
+    return inconclusive(error);
+  }
 }
+
+const observations = async (
+  { specification, target, timeLimitMs }: Checking,
+  program: Program,
+): Promise<readonly Observed[]> => [...(await observe(target, program, specification.config.profile, timeLimitMs))];
 
 function tell(
   program: Program,

@@ -48,14 +48,14 @@ async function* otherFailures(
   checking: Checking,
   { seed, maxCommands, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
 ): AsyncIterable<Program> {
-  const { specification, target } = checking;
+  const { specification, target, timeLimitMs } = checking;
   const generator = new Generator(specification, { maxCommands, capabilities: target.capabilities });
   const random = new SmallFastRandom(seed, 0x7e57, maxCommands, 1);
   let found = 0;
   for (let commands = 0; commands < searchBudget && found < OTHERS;) {
     const program = generator.generate(random);
     commands += program.commands.length;
-    const verdict = await checkProgram({ specification, target }, program.commands, program.trace);
+    const verdict = await checkProgram({ specification, target, timeLimitMs }, program.commands, program.trace);
     if (verdict.kind !== 'diverges') continue;
     found++;
     yield program.commands.slice(0, verdict.at + 1);

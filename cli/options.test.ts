@@ -1,0 +1,43 @@
+import { describe, expect, it, jest } from '@jest/globals';
+import type { Target } from '../adapters/adapter.ts';
+import { referenceTarget } from '../adapters/reference/reference.ts';
+import { UsageError } from './errors.ts';
+import { openTarget, type withSubject } from './options.ts';
+
+type WithSubject = typeof withSubject;
+
+/** `withSubject` where every name stands for the target. */
+async function withTarget(target: Target, use: (withSubject: WithSubject) => Promise<void>): Promise<void> {
+  await jest.isolateModulesAsync(async () => {
+    jest.doMock('../adapters/targets.ts', () => ({ targetByName: async () => target }));
+    await use((await import('./options.ts')).withSubject);
+  });
+}
+
+describe('a target on the command line', () => {
+  it('is a mistake of the caller where nothing has that name', async () => {
+    await expect(openTarget('toaster')).rejects.toThrow(UsageError);
+  });
+
+  it('is closed once, after it was used', async () => {
+    const told: string[] = [];
+    const target: Target = { ...referenceTarget(), close: async () => void told.push('closed') };
+    await withTarget(target, async (using) => {
+      const result = await using({}, async (subject) => {
+        told.push(`used ${subject.target.name}`);
+        return 7;
+      });
+      expect(result).toBe(7);
+    });
+    expect(told).toEqual(['used reference', 'closed']);
+  });
+
+  it('is closed where using it fails, or the profile is wrong', async () => {
+    const close = jest.fn(async () => undefined);
+    await withTarget({ ...referenceTarget(), close }, async (using) => {
+      await expect(using({}, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
+      await expect(using({ profile: 'linux-0.1' }, async () => 0)).rejects.toThrow('linux-0.1');
+    });
+    expect(close).toHaveBeenCalledTimes(2);
+  });
+});

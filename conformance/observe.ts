@@ -1,0 +1,94 @@
+/** What a target makes of a program, and whatever may go wrong on its side of the contract. */
+import type { Observed, Target } from '../adapters/adapter.ts';
+import type { Observation } from '../model/core/outcome.ts';
+import type { Profile } from '../model/core/profile.ts';
+import type { Program } from '../model/core/program.ts';
+import type { ProgramVerdict } from './verdict.ts';
+
+/** The target or its adapter failed, so that nothing can be said of what stands behind it. */
+class TargetFailure extends Error {}
+
+/** How long a target at the end of a wire may take for one program. */
+export const DEFAULT_TIME_LIMIT_MS = 60_000;
+
+/** One well-formed observation for each command, or fewer. Iterating throws what `inconclusive` makes a verdict of. */
+export function observe(
+  target: Target,
+  program: Program,
+  profile: Profile,
+  timeLimitMs = DEFAULT_TIME_LIMIT_MS,
+): Iterable<Observed> | Promise<Iterable<Observed>> {
+  const observations = attempt(() => target.execute(program, profile));
+  return observations instanceof Promise
+    ? withinTime(observations, timeLimitMs).then((arrived) => wellFormed(arrived, program.length))
+    : wellFormed(observations, program.length);
+}
+
+/** The verdict where the target failed; any other error is a defect of the kit and is thrown again. */
+export function inconclusive(error: unknown): ProgramVerdict {
+  if (!(error instanceof TargetFailure)) throw error;
+  return { kind: 'inconclusive', reason: error.message };
+}
+
+const failure = (error: unknown): TargetFailure =>
+  error instanceof TargetFailure ? error : new TargetFailure(`the target failed: ${String(error)}`, { cause: error });
+
+function attempt<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw failure(error);
+  }
+}
+
+async function withinTime<T>(work: Promise<T>, limitMs: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    const error = new TargetFailure(`the target hung: no answer within ${limitMs / 1000} s`);
+    timer = setTimeout(() => reject(error), limitMs);
+  });
+  try {
+    return await Promise.race([work, late]);
+  } catch (error) {
+    throw failure(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function* wellFormed(observations: Iterable<Observed>, wanted: number): Iterable<Observed> {
+  let count = 0;
+  try {
+    for (const observed of observations) {
+      if (count++ === wanted) throw new TargetFailure('the target observed more than it was asked to do');
+      if (!isObserved(observed)) throw new TargetFailure(`the target's observation ${count} is none`);
+      yield observed;
+    }
+  } catch (error) {
+    throw failure(error);
+  }
+}
+
+/** Types end where an adapter parses what came over a wire. */
+function isObserved(observed: Observed | undefined): boolean {
+  const outcome: Partial<Observation> | undefined = observed?.outcome;
+  switch (outcome?.kind) {
+    case 'ok':
+      return outcome.value === undefined || typeof outcome.value === 'bigint';
+    case 'errno':
+      return typeof outcome.errno === 'string';
+    case 'mmio':
+      return typeof outcome.gpa === 'bigint' && typeof outcome.write === 'boolean';
+    case 'memory-fault':
+      return (
+        typeof outcome.errno === 'string' && typeof outcome.gpa === 'bigint' && typeof outcome.private === 'boolean'
+      );
+    case 'signal':
+      return typeof outcome.signal === 'string';
+    case 'crash':
+      return typeof outcome.message === 'string';
+    case undefined:
+    default:
+      return false;
+  }
+}
