@@ -92,7 +92,7 @@ describe('checking a program', () => {
 
   it('stops where the specification is silent, and says so', () => {
     const silent = parseProgram(specification, 'fd.close fd=kvm\nmem.unmap mapping=gone\nfd.close fd=null').program;
-    const target = answering({ outcome: ok() }, { outcome: fails('EIO') }, { outcome: fails('EIO') });
+    const target = answering({ outcome: ok() });
     expect(checkProgram({ specification, target }, silent)).toEqual({
       kind: 'conforms',
       commands: 1,

@@ -31,12 +31,14 @@ export interface Checking {
 export interface CheckedStep {
   readonly command: AnyCommand;
   readonly expected: Step;
-  readonly observed: Observed;
+  /** Undefined where the specification is silent, so that the command was not executed. */
+  readonly observed?: Observed;
 }
 
 /**
- * Runs the program on a fresh machine of the target. `trace` is what the specification expects along the way, where
- * the caller knows it already.
+ * Runs the program on a fresh machine of the target, up to where the specification falls silent: nobody knows what the
+ * rest might do to a real machine. `trace` is what the specification expects along the way, where the caller knows it
+ * already.
  */
 export function checkProgram(
   checking: Checking,
@@ -44,11 +46,14 @@ export function checkProgram(
   trace?: readonly Step[],
 ): ProgramVerdict | Promise<ProgramVerdict> {
   const { target, specification, timeLimitMs } = checking;
+  const expectations = trace ?? expectationsOf(specification, program);
+  const silent = expectations.findIndex(({ unmodelled }) => unmodelled !== undefined);
+  const executed = silent < 0 ? program : program.slice(0, silent);
   try {
-    const observations = observe(target, program, specification.config.profile, timeLimitMs);
-    return observations instanceof Promise
-      ? observations.then((arrived) => compare(checking, program, arrived, trace)).catch(inconclusive)
-      : compare(checking, program, observations, trace);
+    const observations = observe(target, executed, specification.config.profile, timeLimitMs);
+    const judge = (arrived: Iterable<Observed>): ProgramVerdict =>
+      compare(checking, program, arrived, expectations, executed.length);
+    return observations instanceof Promise ? observations.then(judge).catch(inconclusive) : judge(observations);
   } catch (error) {
     return inconclusive(error);
   }
@@ -58,21 +63,20 @@ function compare(
   checking: Checking,
   program: Program,
   observations: Iterable<Observed>,
-  trace: readonly Step[] | undefined,
+  trace: readonly Step[],
+  executed: number,
 ): ProgramVerdict {
   const { specification, coverage, tally, onStep } = checking;
   let state: State = specification.initial;
   let facts: Facts | undefined;
-  let expectations = trace;
+  // Undefined after an error of the environment: from there on the state is another.
+  let expectations: readonly Step[] | undefined = trace;
   let at = 0;
   for (const observed of observations) {
     const command = program[at] as AnyCommand;
     const expected = expectations?.[at] ?? specification.step(state, command);
+    if (expected.unmodelled !== undefined) return silentFrom(checking, at, command, expected);
     onStep?.({ command, expected, observed });
-    if (expected.unmodelled !== undefined) {
-      coverage?.hit(expected.rule);
-      return { kind: 'conforms', commands: at, unmodelled: { at, rule: expected.rule, reason: expected.unmodelled } };
-    }
     const next = follow(state, expected, observed.outcome);
     if (next === undefined) return parted(at, expected, observed.outcome);
     // An error that the environment caused is allowed, but says nothing about the rule.
@@ -85,9 +89,27 @@ function compare(
     facts = observed.facts;
     at++;
   }
-  if (at < program.length)
-    return { kind: 'inconclusive', reason: `the target was gone after ${at} of ${program.length} commands` };
-  return { kind: 'conforms', commands: at };
+  if (at < executed) return { kind: 'inconclusive', reason: `the target was gone after ${at} of ${executed} commands` };
+  const command = program[at];
+  const expected = command && (expectations?.[at] ?? specification.step(state, command));
+  // After an error of the environment the specification may well have a position; the command was not executed though.
+  if (expected?.unmodelled === undefined) return { kind: 'conforms', commands: at };
+  return silentFrom(checking, at, command as AnyCommand, expected);
+}
+
+function silentFrom({ coverage, onStep }: Checking, at: number, command: AnyCommand, expected: Step): ProgramVerdict {
+  coverage?.hit(expected.rule);
+  onStep?.({ command, expected });
+  return { kind: 'conforms', commands: at, unmodelled: { at, rule: expected.rule, reason: expected.unmodelled ?? '' } };
+}
+
+function expectationsOf(specification: Specification, program: Program): readonly Step[] {
+  let { initial: state } = specification;
+  return program.map((command) => {
+    const step = specification.step(state, command);
+    ({ state } = step);
+    return step;
+  });
 }
 
 function brokenInvariant(

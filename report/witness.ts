@@ -30,7 +30,7 @@ export const witnessLines = (
             ran: {
               rule: step.expected.rule,
               expected: printExpectation(step.expected),
-              observed: printOutcome(step.observed.outcome),
+              observed: step.observed === undefined ? 'not run' : printOutcome(step.observed.outcome),
             },
           }),
     };
