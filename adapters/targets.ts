@@ -1,5 +1,6 @@
 /** What can be tested, by the names that the command line takes. */
 import { UnavailableError, type Target } from './adapter.ts';
+import { kvmUnavailable, openKvm } from './linux/kvm.ts';
 import { mutantById, MUTANTS } from './mutants/index.ts';
 import { referenceTarget } from './reference/reference.ts';
 import { simulatorTarget } from './simulator/index.ts';
@@ -35,7 +36,12 @@ export const TARGETS: readonly TargetEntry[] = [
     summary: `one of ${MUTANTS.length} implementations that are wrong in a known way`,
     open: openMutant,
   },
-  planned('kvm', 'the kernel of this machine, through /dev/kvm'),
+  {
+    name: 'kvm',
+    summary: 'the kernel of this machine, through /dev/kvm',
+    unavailable: kvmUnavailable,
+    open: openKvm,
+  },
   planned('qemu', 'a kernel image in a virtual machine'),
   planned('process:CMD', 'a program in any language, over its standard input and output'),
 ];

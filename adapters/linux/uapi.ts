@@ -199,3 +199,6 @@ export const STAT = {
   size: { offset: 48, bytes: 8 },
   blocks: { offset: 64, bytes: 8 },
 } as const;
+
+/** struct utsname. Source: include/uapi/linux/utsname.h. */
+export const UTSNAME = { bytes: 390, fieldBytes: 65, release: 130 } as const;

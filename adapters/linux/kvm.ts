@@ -1,0 +1,31 @@
+/** The kernel of this machine. */
+import { accessSync, constants } from 'node:fs';
+import { spawnAgent } from './agent.ts';
+import { compilerVersion } from './compile.ts';
+import { KernelTarget } from './target.ts';
+
+/** Why this machine's kernel cannot be tested, or undefined where it can. */
+export function kvmUnavailable(): string | undefined {
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return `it takes Linux on x86-64, and this is ${process.platform} on ${process.arch}`;
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ENOENT'
+      ? 'there is no /dev/kvm: load kvm_intel or kvm_amd, or give this machine nested virtualization'
+      : 'you may not open /dev/kvm: join its group (often `kvm`), or run as root';
+  }
+  try {
+    compilerVersion();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return undefined;
+}
+
+export const openKvm = (): Promise<KernelTarget> =>
+  KernelTarget.open({
+    name: 'kvm',
+    connect: async () => spawnAgent(),
+    close: async () => undefined,
+  });

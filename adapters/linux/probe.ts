@@ -1,0 +1,140 @@
+/** What a kernel says of itself, asked before the first program. */
+import { CAP, PAGE_SIZE } from '../../model/core/abi.ts';
+import { PROFILES, type Machine, type Profile } from '../../model/core/profile.ts';
+import type { CallProgram, CallResults } from './calls.ts';
+import { errnoName } from './errno.ts';
+import { address, Lowering, value } from './lowering.ts';
+import { AT_FDCWD, CPUID_ENTRY, CPUID_HEADER_BYTES, O_CLOEXEC, O_RDWR, REGION, UTSNAME } from './uapi.ts';
+
+export interface Kernel {
+  /** As uname(2) tells it: `7.3.4-amd64`. */
+  readonly release: string;
+  /** The module that runs vCPUs: `kvm_intel`, or `built in`. */
+  readonly backEnd: string;
+  readonly machine: Machine;
+}
+
+/** The kernel has no /dev/kvm, or no guest memory files. */
+export class NoGuestMemory extends Error {}
+
+/** KVM_CAP_MAX_VCPU_ID, which no rule speaks of. */
+const CAP_MAX_VCPU_ID = 128n;
+const ASKED = [
+  CAP.GUEST_MEMFD,
+  CAP.VM_TYPES,
+  CAP.MEMORY_ATTRIBUTES,
+  CAP.PRE_FAULT_MEMORY,
+  CAP.MULTI_ADDRESS_SPACE,
+  CAP_MAX_VCPU_ID,
+] as const;
+
+const BACK_ENDS = ['kvm_intel', 'kvm_amd', 'kvm_pvm'] as const;
+
+/** With five levels of page tables a process may name addresses above this one. Source: TASK_SIZE_MAX. */
+const FOUR_LEVELS_TOP = 1n << 47n;
+const FIVE_LEVELS_TOP = 1n << 56n;
+/** Where two-dimensional paging does not limit them, guest frames have as many bits as a page table can hold. */
+const MOST_PHYSICAL_BITS = 52;
+
+/** What kvm_supported_mem_attributes() and the others answer for a kernel that has all of it. */
+interface Question {
+  readonly calls: CallProgram;
+  answer(results: CallResults): Kernel;
+}
+
+/** The program that asks, and how to read what comes back. Reading throws NoGuestMemory. */
+export function question(): Question {
+  const lowering = new Lowering();
+  const path = (text: string): ReturnType<typeof address> => {
+    const bytes = new TextEncoder().encode(`${text}\0`);
+    const offset = lowering.reserve(bytes.length);
+    lowering.fill(offset, bytes, `"${text}"`);
+    return address(offset);
+  };
+  const open = (text: string, flags: bigint): number =>
+    lowering.call('openat', value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD'), path(text), value(flags | O_CLOEXEC));
+  const device = open('/dev/kvm', O_RDWR);
+  const kvm = lowering.result(device);
+  const answers = new Map(ASKED.map((cap) => [cap, lowering.ioctl(kvm, 'CHECK_EXTENSION', value(cap))]));
+  const backEnds = BACK_ENDS.map((name) => [name, open(`/sys/module/${name}`, 0n)] as const);
+  const name = lowering.reserve(UTSNAME.bytes);
+  lowering.call('uname', address(name));
+  const uname = lowering.output(name + UTSNAME.release, UTSNAME.fieldBytes);
+  const cpuid = askCpuid(lowering, kvm);
+  // The highest page of four levels is refused to a process; the next one only where there is no fifth level.
+  const vm = lowering.result(lowering.ioctl(kvm, 'CREATE_VM', value(0n)));
+  const region = lowering.struct(REGION, { memory_size: PAGE_SIZE, userspace_addr: FOUR_LEVELS_TOP });
+  const fifth = lowering.ioctl(vm, 'SET_USER_MEMORY_REGION', address(region));
+  lowering.cleanUp(kvm);
+  return {
+    calls: lowering.program(),
+    answer: ({ results, outputs }) => {
+      const result = (step: number | undefined): bigint => results[step ?? 0] ?? 0n;
+      const cap = (number: (typeof ASKED)[number]): bigint => result(answers.get(number));
+      if (result(device) < 0n)
+        throw new NoGuestMemory(`/dev/kvm cannot be opened: ${errnoName(Number(-result(device)))}`);
+      const release = textOf(outputs[uname]);
+      if (cap(CAP.GUEST_MEMFD) <= 0n)
+        throw new NoGuestMemory(
+          `Linux ${release} has no guest memory files: KVM_CAP_GUEST_MEMFD is ${cap(CAP.GUEST_MEMFD)}`,
+        );
+      const twoDimensionalPaging = cap(CAP.PRE_FAULT_MEMORY) > 0n;
+      return {
+        release,
+        backEnd: backEnds.find(([, step]) => result(step) >= 0n)?.[0] ?? 'built in',
+        machine: {
+          vmTypes: cap(CAP.VM_TYPES),
+          memoryAttributes: cap(CAP.MEMORY_ATTRIBUTES) > 0n,
+          twoDimensionalPaging,
+          addressSpaces: Math.max(Number(cap(CAP.MULTI_ADDRESS_SPACE)), 1),
+          guestPhysicalBits: twoDimensionalPaging ? physicalBits(outputs[cpuid]) : MOST_PHYSICAL_BITS,
+          userTop: (result(fifth) === 0n ? FIVE_LEVELS_TOP : FOUR_LEVELS_TOP) - PAGE_SIZE,
+          maxVcpuIds: cap(CAP_MAX_VCPU_ID),
+        },
+      };
+    },
+  };
+}
+
+const CPUID_ENTRIES = 256;
+
+function askCpuid(lowering: Lowering, kvm: ReturnType<Lowering['result']>): number {
+  const bytes = CPUID_HEADER_BYTES + CPUID_ENTRIES * CPUID_ENTRY.bytes;
+  const offset = lowering.reserve(bytes);
+  const count = new Uint8Array(4);
+  new DataView(count.buffer).setUint32(0, CPUID_ENTRIES, true);
+  lowering.fill(offset, count, 'struct kvm_cpuid2: nent');
+  lowering.ioctl(kvm, 'GET_SUPPORTED_CPUID', address(offset));
+  return lowering.output(offset, bytes);
+}
+
+/** MAXPHYADDR, from leaf 0x80000008. */
+function physicalBits(cpuid: Uint8Array = new Uint8Array(CPUID_HEADER_BYTES)): number {
+  const view = new DataView(cpuid.buffer, cpuid.byteOffset, cpuid.byteLength);
+  const entries = Math.min(view.getUint32(0, true), CPUID_ENTRIES);
+  for (let entry = 0; entry < entries; entry++) {
+    const at = CPUID_HEADER_BYTES + entry * CPUID_ENTRY.bytes;
+    const { function: leaf, eax } = CPUID_ENTRY.fields;
+    if (leaf && eax && view.getUint32(at + leaf.offset, true) === 0x8000_0008) return view.getUint8(at + eax.offset);
+  }
+  return MOST_PHYSICAL_BITS;
+}
+
+function textOf(bytes: Uint8Array = new Uint8Array()): string {
+  const end = bytes.indexOf(0);
+  return new TextDecoder().decode(bytes.subarray(0, end < 0 ? bytes.length : end)).replace(/[^\x20-\x7e]/g, '?');
+}
+
+/** The newest profile without proposals that is not newer than the kernel; the oldest where all are. */
+export function profileOf(release: string): Profile {
+  const [, major = '0', minor = '0', patch = '0'] = /^(\d+)\.(\d+)(?:\.(\d+))?/.exec(release) ?? [];
+  const number = [Number(major), Number(minor), Number(patch)];
+  const released = PROFILES.filter(({ features }) => features.length === 0);
+  return released.filter((profile) => !isNewer(profile.release, number)).at(-1) ?? (released[0] as Profile);
+}
+
+function isNewer(release: readonly number[], than: readonly number[]): boolean {
+  for (let part = 0; part < release.length; part++)
+    if (release[part] !== than[part]) return (release[part] ?? 0) > (than[part] ?? 0);
+  return false;
+}

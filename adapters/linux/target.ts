@@ -1,0 +1,112 @@
+/** A kernel behind the adapter contract: programs are lowered, executed by an agent, and read back. */
+import type { Observed, Target } from '../adapter.ts';
+import { UnavailableError } from '../adapter.ts';
+import type { Machine, Profile } from '../../model/core/profile.ts';
+import type { AnyCommand } from '../../model/core/specification.ts';
+import { AgentFailure, type AgentConnection } from './agent.ts';
+import type { CallResults } from './calls.ts';
+import { lower, observations, type LoweredProgram } from './lower.ts';
+import { NoGuestMemory, profileOf, question, type Kernel } from './probe.ts';
+
+/** Where agents come from, and what their kernel has to say meanwhile. */
+export interface Host {
+  /** The name of the target: `kvm`. */
+  readonly name: string;
+  /** A new agent, after the first one or after one that failed. */
+  connect(): Promise<AgentConnection>;
+  /** What the kernel has reported of itself since it was last asked: warnings, oopses; in full. */
+  reports?(): readonly string[];
+  close(): Promise<void>;
+}
+
+/** How long a program may take before its agent counts as hung. */
+const PROGRAM_MS = 20_000;
+
+const MISSING = 'a kernel does not offer it to a process';
+
+export class KernelTarget implements Target {
+  readonly name: string;
+  readonly capabilities = new Set<never>();
+  readonly missing = { facts: MISSING, 'memory-failure': MISSING, 'fault-injection': MISSING } as const;
+  readonly kernel: Kernel;
+  readonly #host: Host;
+  #agent: AgentConnection | undefined;
+
+  private constructor(host: Host, agent: AgentConnection, kernel: Kernel) {
+    this.name = host.name;
+    this.kernel = kernel;
+    this.#host = host;
+    this.#agent = agent;
+  }
+
+  /** Starts an agent and asks the kernel what it is. Throws UnavailableError. */
+  static async open(host: Host): Promise<KernelTarget> {
+    try {
+      const agent = await host.connect();
+      const { calls, answer } = question();
+      return new KernelTarget(host, agent, answer(await agent.run(calls, { timeoutMs: PROGRAM_MS })));
+    } catch (error) {
+      await host.close();
+      throw error instanceof NoGuestMemory ? new UnavailableError(error.message) : error;
+    }
+  }
+
+  get machine(): Machine {
+    return this.kernel.machine;
+  }
+
+  /** The rules that the kernel should keep, by its release. */
+  get profile(): Profile {
+    return profileOf(this.kernel.release);
+  }
+
+  /** Rejects where the agent hung or went: what came of the program cannot be known. */
+  async execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
+    const lowered = lower(program, this.machine);
+    try {
+      return this.#observed(lowered, await this.#run(lowered, false));
+    } catch (error) {
+      if (!(error instanceof AgentFailure)) throw error;
+      return await this.#again(lowered, error);
+    }
+  }
+
+  /** Once more, with a new agent that tells of every step, to see which command the first one did not survive. */
+  async #again(lowered: LoweredProgram, first: AgentFailure): Promise<readonly Observed[]> {
+    this.#agent = undefined;
+    try {
+      return this.#observed(lowered, await this.#run(lowered, true));
+    } catch (error) {
+      if (!(error instanceof AgentFailure)) throw error;
+      this.#agent = undefined;
+      const reports = this.#reports();
+      if (reports === undefined) throw new Error(`${first.message}; once more: ${error.message}`);
+      const survived = observations(lowered, { results: error.partial.results, outputs: [] });
+      return [...survived.map((outcome) => ({ outcome })), { outcome: { kind: 'crash', message: reports } }];
+    }
+  }
+
+  async #run({ calls }: LoweredProgram, stream: boolean): Promise<CallResults> {
+    this.#agent ??= await this.#host.connect();
+    return await this.#agent.run(calls, { timeoutMs: PROGRAM_MS, stream });
+  }
+
+  /** A kernel that complains while it executes a program has failed it, whatever it answered. */
+  #observed(lowered: LoweredProgram, results: CallResults): readonly Observed[] {
+    const observed = observations(lowered, results).map((outcome) => ({ outcome }));
+    const reports = this.#reports();
+    return reports === undefined
+      ? observed
+      : [...observed.slice(0, -1), { outcome: { kind: 'crash', message: reports } }];
+  }
+
+  #reports(): string | undefined {
+    const reports = this.#host.reports?.() ?? [];
+    return reports.length === 0 ? undefined : reports.join('\n');
+  }
+
+  async close(): Promise<void> {
+    await this.#agent?.close();
+    await this.#host.close();
+  }
+}
