@@ -7,8 +7,8 @@ const OURS = '^(model|adapters|conformance|report|cli|properties|scenarios|bench
 const CONTRACT = '^adapters/adapter\\.ts$';
 /** Packages that compute and nothing else. */
 const PURE_PACKAGES = '^node_modules/(@types/)?(ts-pattern|lodash)/';
-/** What host and kernel ABI fix for everybody: numbers, word widths and shapes, no decision. */
-const ABI = '^model/core/(abi|outcome|errno|constants[^/]*|words[^/]*|types[^/]*)\\.ts$';
+/** What host, machine and kernel ABI fix for everybody: numbers, word widths and shapes, no decision. */
+const ABI = '^model/core/(abi|outcome|errno|machine|constants[^/]*|words[^/]*|types[^/]*)\\.ts$';
 
 /** @type {import('dependency-cruiser').IConfiguration} */
 module.exports = {

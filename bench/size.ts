@@ -1,6 +1,7 @@
 /** Guests of 1 GiB and of 1 TiB against one of 1 MiB that is just as fragmented. */
-import { SIMULATED_MACHINE, SimulatorMachine, simulatorTarget } from '../adapters/simulator/index.ts';
+import { SimulatorMachine, simulatorTarget } from '../adapters/simulator/index.ts';
 import { checkProgram } from '../conformance/check.ts';
+import { FULL_MACHINE } from '../model/core/profile.ts';
 import { parseProgram, type Program } from '../model/core/program.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 import { cpuRatio, takeTurns, type Contestant, type Measured } from './measure.ts';
@@ -12,7 +13,7 @@ const SIZES = { '1 MiB': 1n << 20n, '1 GiB': 1n << 30n, '1 TiB': 1n << 40n } as 
 const PIECES = 64n;
 
 const target = simulatorTarget();
-const specification = specify(SIMULATED_MACHINE);
+const specification = specify(FULL_MACHINE);
 
 const everySecond = (line: (offset: bigint) => string, size: bigint, first = 0n): readonly string[] =>
   Array.from({ length: Number(PIECES / 2n) }, (_piece, index) => line((size / PIECES) * (2n * BigInt(index) + first)));

@@ -25,6 +25,7 @@ const MACHINES: readonly (readonly [string, Machine])[] = [
   ['a machine with one address space', { ...FULL_MACHINE, addressSpaces: 1 }],
   ['a machine with VMs of type DEFAULT only', { ...FULL_MACHINE, vmTypes: DEFAULT_ONLY }],
   ['a machine with narrow guest addresses', { ...FULL_MACHINE, guestPhysicalBits: 39, maxVcpuIds: 8n }],
+  ['a machine with 64 MiB of memory', { ...FULL_MACHINE, memoryBytes: 64n << 20n }],
 ];
 
 describe.each(PROFILE_IDS)('in %s', (profile) => {
@@ -71,6 +72,7 @@ describe('a machine that lacks something', () => {
   it.each([
     ['vcpu.prefault/shadow-paging', { ...FULL_MACHINE, twoDimensionalPaging: false }],
     ['attributes.set/not-built', { ...FULL_MACHINE, memoryAttributes: false, vmTypes: DEFAULT_ONLY }],
+    ['slot.set/more-than-memory', { ...FULL_MACHINE, memoryBytes: 64n << 20n }],
   ])('refuses: %s is reached', async (rule, machine) => {
     const specification = specify('linux-7.3', machine);
     const options = { seed: FIXED_SEED, runs: 300, maxCommands: 60 };

@@ -97,7 +97,7 @@ describe('the report on the terminal', () => {
     expect(text).toMatch(/^verdict {5}conforms$/m);
     expect(text).toMatch(/^rules {7}exercised \d+ of \d+$/m);
     expect(text).toMatch(
-      /^cannot be reached here:\n {2}attributes\.set\/not-built +the machine has memory attributes$/m,
+      /^cannot be reached here:\n(?: {2}.*\n)* {2}attributes\.set\/not-built +the machine has memory attributes$/m,
     );
     expect(text).toMatch(/^not reached by this run:$/m);
     expect(text).toMatch(/^ {2}gmem\/never-rebinds +held \d+ times$/m);

@@ -2,7 +2,7 @@
 import { KVM_USER_MEM_SLOTS, PAGE_MASK, PAGE_SIZE, U16_MAX } from '../../model/core/abi.ts';
 import type { Command } from '../../model/catalogue.ts';
 import type { Observation } from '../../model/core/outcome.ts';
-import type { Machine } from '../../model/core/profile.ts';
+import type { Machine } from '../../model/core/machine.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/state.ts';
 import type { CallProgram, CallResults } from './calls.ts';

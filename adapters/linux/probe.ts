@@ -1,6 +1,7 @@
 /** What a kernel says of itself, asked before the first program. */
 import { CAP, PAGE_SIZE } from '../../model/core/abi.ts';
-import { PROFILES, type Machine, type Profile } from '../../model/core/profile.ts';
+import type { Machine } from '../../model/core/machine.ts';
+import { PROFILES, type Profile } from '../../model/core/profile.ts';
 import type { CallProgram, CallResults } from './calls.ts';
 import { errnoName } from './errno.ts';
 import { address, Lowering, value } from './lowering.ts';
@@ -27,6 +28,9 @@ const ASKED = [
   CAP.MULTI_ADDRESS_SPACE,
   CAP_MAX_VCPU_ID,
 ] as const;
+
+/** What a program may take of the machine: not what there is, for others live there too. */
+const PROGRAM_MEMORY = 64n << 20n;
 
 const BACK_ENDS = ['kvm_intel', 'kvm_amd', 'kvm_pvm'] as const;
 
@@ -90,6 +94,7 @@ export function question(): Question {
           guestPhysicalBits: twoDimensionalPaging ? physicalBits(outputs[cpuid]) : MOST_PHYSICAL_BITS,
           userTop: (result(fifth) === 0n ? FIVE_LEVELS_TOP : FOUR_LEVELS_TOP) - PAGE_SIZE,
           maxVcpuIds: cap(CAP_MAX_VCPU_ID),
+          memoryBytes: PROGRAM_MEMORY,
         },
       };
     },

@@ -1,7 +1,8 @@
 /** A kernel behind the adapter contract: programs are lowered, executed by an agent, and read back. */
 import type { Observed, Target } from '../adapter.ts';
 import { UnavailableError } from '../adapter.ts';
-import type { Machine, Profile } from '../../model/core/profile.ts';
+import type { Machine } from '../../model/core/machine.ts';
+import type { Profile } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { AgentFailure, type AgentConnection } from './agent.ts';
 import type { CallResults } from './calls.ts';

@@ -1,23 +1,12 @@
 /** The simulator behind the adapter contract, and the way to put a machine derived from it there. */
-import { VM_TYPE } from '../../model/core/abi.ts';
+import { FULL_MACHINE, type Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
-import type { Config, Machine } from '../../model/core/profile.ts';
+import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
 
 export { SimulatorMachine } from './machine.ts';
-
-/** What the simulated host offers: everything that the simulator knows how to do. */
-export const SIMULATED_MACHINE: Machine = {
-  vmTypes: (1n << VM_TYPE.DEFAULT) | (1n << VM_TYPE.SW_PROTECTED),
-  memoryAttributes: true,
-  twoDimensionalPaging: true,
-  addressSpaces: 2,
-  guestPhysicalBits: 52,
-  userTop: 0x7fff_ffff_f000n,
-  maxVcpuIds: 4096n,
-};
 
 function runCommand(machine: SimulatorMachine, command: AnyCommand): Observed | string {
   try {
@@ -43,7 +32,7 @@ function* observe(machine: SimulatorMachine, program: readonly AnyCommand[]): Ge
 export function machineTarget(
   name: string,
   create: (config: Config) => SimulatorMachine,
-  machine: Machine = SIMULATED_MACHINE,
+  machine: Machine = FULL_MACHINE,
 ): Target {
   return {
     name,

@@ -2,11 +2,11 @@ import { describe, expect, it } from '@jest/globals';
 import { FALLOC, GMEM_FLAG, KVM_MEM, VM_TYPE } from '../../model/core/abi.ts';
 import type { Outcome } from '../../model/core/outcome.ts';
 import { printOutcome } from '../../model/core/outcome.ts';
-import { profileById } from '../../model/core/profile.ts';
+import { FULL_MACHINE, profileById } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import type { Inode, MemSlot } from './objects.ts';
 import { WouldBlock } from './kernel.ts';
-import { SIMULATED_MACHINE, SimulatorMachine, machineTarget, simulatorTarget } from './index.ts';
+import { SimulatorMachine, machineTarget, simulatorTarget } from './index.ts';
 
 const PAGE = 4096n;
 const SHARED = GMEM_FLAG.MMAP | GMEM_FLAG.INIT_SHARED;
@@ -20,7 +20,7 @@ class Host {
   readonly machine: SimulatorMachine;
 
   constructor(profile = 'linux-7.3', Machine = SimulatorMachine) {
-    this.machine = new Machine({ profile: profileById(profile), machine: SIMULATED_MACHINE });
+    this.machine = new Machine({ profile: profileById(profile), machine: FULL_MACHINE });
   }
 
   run(name: string, args: Args): string {

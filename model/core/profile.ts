@@ -3,7 +3,9 @@
  * what the hardware and the kernel's configuration offer. What a machine does not offer is refused, and the refusal is
  * itself a rule.
  */
-import { VM_TYPE } from './abi.ts';
+import type { Machine } from './machine.ts';
+
+export { FULL_MACHINE, type Machine } from './machine.ts';
 
 export type Feature = 'gmem-link';
 
@@ -17,38 +19,10 @@ export interface Profile {
   readonly source: string;
 }
 
-export interface Machine {
-  /** Bit n is set where KVM_CREATE_VM accepts type n (KVM_CAP_VM_TYPES). */
-  readonly vmTypes: bigint;
-  /** CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES: without it KVM_SET_MEMORY_ATTRIBUTES is an unknown ioctl. */
-  readonly memoryAttributes: boolean;
-  /** Two-dimensional paging, without which nothing can be pre-faulted (KVM_CAP_PRE_FAULT_MEMORY). */
-  readonly twoDimensionalPaging: boolean;
-  /** Memslot address spaces of a VM without private memory: 2 where the kernel has SMM, else 1. */
-  readonly addressSpaces: number;
-  /** Guest frames are numbered below 2^(this − 12). */
-  readonly guestPhysicalBits: number;
-  /** First address past what a process may name. Source: TASK_SIZE_MAX, access_ok(). */
-  readonly userTop: bigint;
-  /** KVM_CREATE_VCPU takes ids below this one (KVM_CAP_MAX_VCPU_ID). */
-  readonly maxVcpuIds: bigint;
-}
-
 export interface Config {
   readonly profile: Profile;
   readonly machine: Machine;
 }
-
-/** What the simulator offers, and a kernel built with software-protected VMs on a machine with two-level paging. */
-export const FULL_MACHINE: Machine = {
-  vmTypes: (1n << VM_TYPE.DEFAULT) | (1n << VM_TYPE.SW_PROTECTED),
-  memoryAttributes: true,
-  twoDimensionalPaging: true,
-  addressSpaces: 2,
-  guestPhysicalBits: 52,
-  userTop: 0x7fff_ffff_f000n,
-  maxVcpuIds: 4096n,
-};
 
 const LINUX_SOURCE = 'virt/kvm, arch/x86/kvm, fs, mm';
 

@@ -6,6 +6,7 @@ import { known, openAs, withVm, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
 import { supportedAttributes } from './cap-check.ts';
 import { bytes, chooseFd, chooseGfn, choosePage, choosePages } from './choose.ts';
+import { bytesOfAttributes, hasRoomFor, UP_TO_THE_MACHINE } from './memory-budget.ts';
 import { vmOf } from './slots.ts';
 
 const domains = {
@@ -94,6 +95,17 @@ export const attributesSet = defineTransition({
           { ...args, address: args.address | 1n },
           { ...args, size: args.size | 0x800n },
         ]),
+    },
+    {
+      id: 'attributes.set/more-than-memory',
+      unmodelled: UP_TO_THE_MACHINE,
+      when: 'a frame changes, and attributes of the whole range with what is held already need more than half of the machine’s memory; to clear them takes as long as to set them',
+      source: 'virt/kvm/kvm_main.c: kvm_vm_set_mem_attributes()',
+      violated: (args, state) => {
+        const [start, end] = rangeOf(args);
+        return !hasRoomFor(state, bytesOfAttributes(end - start)) && !alreadySo(args, state);
+      },
+      violate: (args) => ({ ...args, address: 0n, size: 1n << 63n }),
     },
   ],
   accepts: [

@@ -1,11 +1,13 @@
 import { fd } from '../core/domain.ts';
+import { rememberLast } from '../core/memo.ts';
 import { pickOr } from '../core/random.ts';
 import { NO_FD, known, withoutEntry, type FdKind, type Label, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { dropDescriptor } from './lifecycle.ts';
 
-const close = (label: Label, state: State): State =>
-  dropDescriptor({ ...state, fds: withoutEntry(state.fds, label) }, known(state.fds, label));
+const close = rememberLast(({ fd: label }: { readonly fd: Label }, state: State): State =>
+  dropDescriptor({ ...state, fds: withoutEntry(state.fds, label) }, known(state.fds, label)),
+);
 
 export const fdClose = defineTransition({
   name: 'fd.close',
@@ -27,19 +29,19 @@ export const fdClose = defineTransition({
     {
       id: 'fd.close/file-released',
       when: 'it was the last reference to a guest_memfd file',
-      applies: (args, state) => close(args.fd, state).files.size < state.files.size,
-      accept: (args, state) => ({ state: close(args.fd, state) }),
+      applies: (args, state) => close(args, state).files.size < state.files.size,
+      accept: (args, state) => ({ state: close(args, state) }),
     },
     {
       id: 'fd.close/vm-destroyed',
       when: 'nothing else kept the VM',
-      applies: (args, state) => close(args.fd, state).vms.size < state.vms.size,
-      accept: (args, state) => ({ state: close(args.fd, state) }),
+      applies: (args, state) => close(args, state).vms.size < state.vms.size,
+      accept: (args, state) => ({ state: close(args, state) }),
     },
     {
       id: 'fd.close/still-held',
       when: 'something else keeps what it referred to',
-      accept: (args, state) => ({ state: close(args.fd, state) }),
+      accept: (args, state) => ({ state: close(args, state) }),
     },
   ],
   draw: ({ random, state }) => {

@@ -80,7 +80,7 @@ export const gmemCreate = defineTransition({
     return {
       file: label('file'),
       vm,
-      size: bytes(random.below(16) === 0 ? 2 ** 33 : choosePages(random, 12)),
+      size: bytes(random.below(10) === 0 ? 2 ** 33 : choosePages(random, 12)),
       flags: pick(random, [0n, MMAP, MMAP | INIT_SHARED, INIT_SHARED]) & supported,
       reserved: random.below(6) === 0 ? 1n : 0n,
     };

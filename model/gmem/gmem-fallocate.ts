@@ -7,6 +7,7 @@ import type { Inode, Label, State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { bytes, chooseFd, choosePage } from './choose.ts';
 import { makeResident, punch } from './content.ts';
+import { bytesOfPages, hasRoomFor, missingPages, UP_TO_THE_MACHINE } from './memory-budget.ts';
 
 const { KEEP_SIZE, PUNCH_HOLE, NO_HIDE_STALE, COLLAPSE_RANGE, ZERO_RANGE, INSERT_RANGE, UNSHARE_RANGE, WRITE_ZEROES } =
   FALLOC;
@@ -17,11 +18,17 @@ const MODE_MASK = OPERATIONS.reduce((mask, bit) => mask | bit, 0n);
 const operation = (mode: bigint): bigint => BigInt.asUintN(32, mode) & MODE_MASK;
 const isPunch = ({ mode }: { readonly mode: bigint }): boolean => (mode & PUNCH_HOLE) !== 0n;
 
-/** Sixteen TiB. */
-const MOST_MEMORY = 1n << 44n;
-
 const inodeOf = (state: State, label: Label): Label => known(state.files, known(state.fds, label).id).inode;
 const sizeOf = (state: State, label: Label): Inode => known(state.inodes, inodeOf(state, label));
+
+interface FileRange {
+  readonly fd: Label;
+  readonly offset: bigint;
+  readonly length: bigint;
+}
+
+const bytesWanted = ({ fd: label, offset, length }: FileRange, state: State): number =>
+  bytesOfPages(missingPages(state, inodeOf(state, label), toPages(offset), toPages(offset + length)));
 
 export const gmemFallocate = defineTransition({
   name: 'gmem.fallocate',
@@ -127,13 +134,17 @@ export const gmemFallocate = defineTransition({
     },
     {
       id: 'gmem.fallocate/more-than-memory',
-      unmodelled: 'no machine has so much memory: how far it gets is up to the machine',
-      when: 'more than sixteen TiB are to be allocated',
-      violated: (args) => !isPunch(args) && args.length > MOST_MEMORY,
-      violate: (_args, state) => {
-        for (const [label, open] of state.fds)
-          if (open.kind === 'gmem' && bytes(sizeOf(state, label).pages) > MOST_MEMORY)
-            return { fd: label, mode: KEEP_SIZE, offset: 0n, length: MOST_MEMORY + PAGE_SIZE };
+      unmodelled: UP_TO_THE_MACHINE,
+      when: 'pages are to be allocated, and with what is held already they need more than half of the machine’s memory',
+      source: 'virt/kvm/guest_memfd.c: kvm_gmem_allocate()',
+      violated: (args, state) => !isPunch(args) && !hasRoomFor(state, bytesWanted(args, state)),
+      violate: (args, state) => {
+        for (const [fd, { kind }] of state.fds) {
+          const all = { ...args, fd, mode: KEEP_SIZE, offset: 0n };
+          if (kind !== 'gmem') continue;
+          const length = bytes(sizeOf(state, fd).pages);
+          if (!hasRoomFor(state, bytesWanted({ ...all, length }, state))) return { ...all, length };
+        }
         return undefined;
       },
     },

@@ -1,5 +1,6 @@
 import { KVM_MEM, PAGE_MASK } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
+import { rememberLast } from '../core/memo.ts';
 import type { Errno, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import { known, type Inode, type Label, type State } from '../core/state.ts';
@@ -25,15 +26,9 @@ interface Access {
   readonly gpa: bigint;
 }
 
-/** Every row asks about the same access in the same state, one after the other. */
-let asked: { readonly args: Access; readonly state: State; readonly answer: Found | Obstacle } | undefined;
-
-function resolve(args: Access, state: State): Found | Obstacle {
-  if (asked?.args === args && asked.state === state) return asked.answer;
-  const answer = resolveGfn(state, vmOfVcpu(state, args.vcpu), gfnAt(args.gpa));
-  asked = { args, state, answer };
-  return answer;
-}
+const resolve = rememberLast(({ vcpu, gpa }: Access, state: State): Found | Obstacle =>
+  resolveGfn(state, vmOfVcpu(state, vcpu), gfnAt(gpa)),
+);
 
 /** Source: arch/x86/kvm/mmu/mmu_internal.h: kvm_mmu_prepare_memory_fault_exit(). */
 const memoryFault =

@@ -18,6 +18,7 @@ import type { Address, Label, Slot, State, Vm } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePages } from './choose.ts';
 import { bindingsOf } from './lifecycle.ts';
+import { bytesOfSlot, hasRoomFor, hasRoomForSlots, UP_TO_THE_MACHINE } from './memory-budget.ts';
 import { addressSpacesOf, overlapsSlot, vmOf } from './slots.ts';
 
 const domains = {
@@ -326,6 +327,18 @@ const bindRows: readonly Row[] = [
     errno: 'EEXIST',
     only: { since: '7.2', before: '7.3.4' },
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()',
+  },
+  {
+    id: 'slot.set/more-than-memory',
+    unmodelled: UP_TO_THE_MACHINE,
+    when: 'a created or moved slot, with what is held already, needs more than half of the machine’s memory for its metadata',
+    source: 'virt/kvm/kvm_main.c: kvm_prepare_memory_region(); arch/x86/kvm/x86.c: kvm_alloc_memslot_metadata()',
+    violated: (args, state) =>
+      (isCreate(args, state) || isMove(args, state)) && !hasRoomFor(state, bytesOfSlot(pagesOf(args))),
+    unreachable: ({ memoryBytes }) =>
+      hasRoomForSlots(memoryBytes, Number(KVM_MEM_MAX_NR_PAGES))
+        ? 'the machine has memory for more slots than a program makes'
+        : undefined,
   },
   {
     id: 'slot.set/beyond-guest-physical',

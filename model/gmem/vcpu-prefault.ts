@@ -2,6 +2,7 @@ import { isPageAligned, PAGE_SIZE, U64_MAX, wrap64 } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
 import type { Errno } from '../core/outcome.ts';
 import { pick, pickOr } from '../core/random.ts';
+import { rememberLast } from '../core/memo.ts';
 import { known, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, choosePage } from './choose.ts';
@@ -16,6 +17,7 @@ import {
   vmOfVcpu,
   type Obstacle,
 } from './guest-fault.ts';
+import { bytesOfPages, hasRoomFor, UP_TO_THE_MACHINE } from './memory-budget.ts';
 
 const domains = { vcpu: fd('vcpu'), gpa: u64(), size: u64(), flags: u64() } as const;
 type PreFault = ArgsOf<typeof domains>;
@@ -52,7 +54,7 @@ const silent = (name: Obstacle, unmodelled: string, when: string): Guard<PreFaul
 });
 
 /** Maps pages until the range ends or a page cannot be mapped; the value is the number of bytes mapped. */
-function preFault({ vcpu, gpa, size }: PreFault, state: State): Accepted {
+const preFault = rememberLast(({ vcpu, gpa, size }: PreFault, state: State): Accepted => {
   const vm = vmOfVcpu(state, vcpu);
   const start = gfnAt(gpa);
   const end = gfnAt(gpa + size);
@@ -66,7 +68,7 @@ function preFault({ vcpu, gpa, size }: PreFault, state: State): Accepted {
     gfn = next;
   }
   return { state: after, value: bytes(gfn - start) };
-}
+});
 
 const reachesEnd = (args: PreFault, state: State): boolean => preFault(args, state).value === args.size;
 
@@ -167,6 +169,20 @@ export const vcpuPrefault = defineTransition({
       'a memory failure behind a host address is the machine-check system’s affair',
       'the first frame shows host memory that has had a memory failure',
     ),
+    {
+      id: 'vcpu.prefault/more-than-memory',
+      unmodelled: UP_TO_THE_MACHINE,
+      when: 'the pages that it would map, with what is held already, need more than half of the machine’s memory',
+      source: 'virt/kvm/guest_memfd.c: kvm_gmem_get_folio()',
+      violated: (args, state) => !hasRoomFor(preFault(args, state).state, 0),
+      violate: (args, state) => {
+        const { slots } = known(state.vms, vmOfVcpu(state, args.vcpu));
+        const slot = [...slots.values()].find(
+          ({ pages, gmem }) => gmem?.only === true && !hasRoomFor(state, bytesOfPages(pages)),
+        );
+        return slot && { ...args, gpa: bytes(slot.baseGfn), size: bytes(slot.pages) };
+      },
+    },
     {
       id: 'vcpu.prefault/runs-into-unknown',
       unmodelled: 'how far it gets depends on memory that is not part of this specification',
