@@ -127,7 +127,7 @@ class Running {
   }
 
   async #secrecy(program: Program): Promise<ProgramVerdict> {
-    const verdict = await checkSecrecy(this.#checking, program);
+    const verdict = await checkSecrecy(this.#checking, program, traceOf(program));
     const { checks } = this.#checking.tally;
     if (verdict.kind !== 'conforms' || verdict.commands > 0) checks.set(SECRECY.id, (checks.get(SECRECY.id) ?? 0) + 1);
     return verdict;
