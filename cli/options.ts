@@ -45,6 +45,9 @@ export const timeLimitOption = (): Option =>
     .argParser(wholeNumber(1, 86_400))
     .default(DEFAULT_TIME_LIMIT_MS / 1000);
 
+export const sameRuleOption = (): Option =>
+  new Option('--same-rule', 'shrink to a program that breaks the same rule and invariant as the first').default(false);
+
 export const targetOption = (fallback: string): Option =>
   new Option('--target <name>', `what to test; see \`gmem-conformance targets\` (default: ${fallback})`);
 

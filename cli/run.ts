@@ -15,6 +15,7 @@ import {
   maxCommandsOption,
   profileOption,
   runsOption,
+  sameRuleOption,
   seedOption,
   targetOption,
   timeLimitOption,
@@ -32,6 +33,7 @@ interface RunOptions {
   readonly seed?: number;
   readonly maxCommands: number;
   readonly timeLimit: number;
+  readonly sameRule: boolean;
   readonly json?: string;
   readonly grade?: true;
 }
@@ -53,6 +55,7 @@ export const addRun = (program: Command): Command =>
     .addOption(seedOption())
     .addOption(maxCommandsOption())
     .addOption(timeLimitOption())
+    .addOption(sameRuleOption())
     .option('--json <file>', 'write the report there as well (docs/report.schema.json describes it)')
     .option('--grade', 'afterwards try the same seed on every known wrong implementation; the exit status ignores it')
     .addHelpText(
@@ -71,8 +74,8 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   say(printSubject({ target: target.name, profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
-  const { runs, maxCommands, timeLimit } = options;
-  const campaign = await runShown(subject, { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000 });
+  const { runs, maxCommands, timeLimit, sameRule } = options;
+  const campaign = await runShown(subject, { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule });
   const report = reportOf(campaign, { specification, target, seed, version: VERSION });
   writeResult(options.json, jsonText(report));
   say(printReport(report, specification, COLORS));

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { match } from 'ts-pattern';
-import { judge, type Failure } from '../conformance/campaign.ts';
+import { shrinkFailure } from '../conformance/failure.ts';
+import { judge } from '../conformance/judge.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { shrinkProgram } from '../conformance/shrink.ts';
 import { EXIT_STATUS, type Divergence } from '../conformance/verdict.ts';
@@ -8,12 +9,13 @@ import { printSubject } from '../report/terminal.ts';
 import { programFile } from '../report/witness.ts';
 import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
-import { DEFAULT_TARGET, profileOption, targetOption, type SubjectOptions } from './options.ts';
+import { DEFAULT_TARGET, profileOption, sameRuleOption, targetOption, type SubjectOptions } from './options.ts';
 import { assertWritable, say, writeResult } from './output.ts';
 import { showFailure } from './witness.ts';
 
 interface ShrinkOptions extends SubjectOptions {
   readonly output?: string;
+  readonly sameRule: boolean;
 }
 
 export const addShrink = (program: Command): Command =>
@@ -27,6 +29,7 @@ export const addShrink = (program: Command): Command =>
     .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')
     .addOption(targetOption(`the program's own, or ${DEFAULT_TARGET}`))
     .addOption(profileOption("the program's own"))
+    .addOption(sameRuleOption())
     .option('--output <file>', 'write the shrunk program there as well')
     .addHelpText(
       'after',
@@ -34,10 +37,10 @@ export const addShrink = (program: Command): Command =>
     )
     .action(async (argument: string, options: ShrinkOptions) => {
       assertWritable(options.output);
-      process.exitCode = await withProgram(argument, options, (loaded) => shrink(loaded, options.output));
+      process.exitCode = await withProgram(argument, options, (loaded) => shrink(loaded, options));
     });
 
-async function shrink(loaded: Loaded, output: string | undefined): Promise<number> {
+async function shrink(loaded: Loaded, options: ShrinkOptions): Promise<number> {
   const { specification, target, program, modelHash: recorded } = loaded;
   say(
     `${printSubject({ target: target.name, profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
@@ -46,20 +49,16 @@ async function shrink(loaded: Loaded, output: string | undefined): Promise<numbe
   await match(verdict)
     .with({ kind: 'conforms' }, () => say('conforms: there is nothing to shrink'))
     .with({ kind: 'inconclusive' }, ({ reason }) => say(`inconclusive: ${reason}`))
-    .with({ kind: 'diverges' }, (divergence) => shrinkFailing(loaded, divergence, output))
+    .with({ kind: 'diverges' }, (divergence) => shrinkFailing(loaded, divergence, options))
     .exhaustive();
   return EXIT_STATUS[verdict.kind];
 }
 
-async function shrinkFailing(loaded: Loaded, first: Divergence, output: string | undefined): Promise<void> {
+async function shrinkFailing(loaded: Loaded, first: Divergence, { output, sameRule }: ShrinkOptions): Promise<void> {
   const { specification, target, program: original } = loaded;
-  const { program, runs: shrinkRuns } = await shrinkProgram(
-    specification,
-    original.slice(0, first.at + 1),
-    async (candidate) => (await judge(loaded, candidate)).kind === 'diverges',
+  const failure = await shrinkFailure(loaded, original, first, { sameRule }, (program, _counts, fails, signal) =>
+    shrinkProgram(specification, program, fails, { signal }),
   );
-  const final = await judge(loaded, program);
-  const failure: Failure = { ...(final.kind === 'diverges' ? final : first), program, original, shrinkRuns };
-  writeResult(output, programFile(specification, target.name, program));
+  writeResult(output, programFile(specification, target.name, failure.program));
   await showFailure(loaded, failure);
 }

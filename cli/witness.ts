@@ -1,6 +1,7 @@
 /** Running one program so that every step can be shown. */
-import { judge, type Failure } from '../conformance/campaign.ts';
 import type { CheckedStep } from '../conformance/check.ts';
+import type { Failure } from '../conformance/failure.ts';
+import { judge } from '../conformance/judge.ts';
 import type { ProgramVerdict } from '../conformance/verdict.ts';
 import { printCommand, type Program } from '../model/core/program.ts';
 import { failureReport } from '../report/json.ts';

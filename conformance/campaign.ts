@@ -8,6 +8,7 @@ import { INVARIANTS } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { checkProgram, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
+import { shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
 import { checkSecrecy, SECRECY } from './secret.ts';
 import { smallestFailure } from './smallest.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -15,7 +16,7 @@ import type { Divergence, ProgramVerdict } from './verdict.ts';
 /** What a run takes by default: enough to reach every rule that can be reached, and over in seconds on a fast target. */
 export const DEFAULT_BUDGET = { runs: 10_000, maxCommands: 80 } as const;
 
-export interface CampaignOptions {
+export interface CampaignOptions extends FailureOptions {
   readonly seed: number;
   /** Programs to run at most. */
   readonly runs: number;
@@ -38,13 +39,6 @@ export interface InvariantResult {
   /** `not-observable`: never evaluated, because the target does not show what the sentence speaks of. */
   readonly status: 'held' | 'broken' | 'not-observable';
   readonly checks: number;
-}
-
-export interface Failure extends Divergence {
-  readonly program: Program;
-  /** The program as it was generated. */
-  readonly original: Program;
-  readonly shrinkRuns: number;
 }
 
 export interface Campaign {
@@ -78,12 +72,6 @@ export async function runCampaign(
   await campaign.run();
   const failure = await campaign.failure();
   return { ...campaign.result(failure), durationMs: performance.now() - start };
-}
-
-/** Whether the target fails the program, and how; secrets included. */
-export async function judge(checking: Checking, program: Program): Promise<ProgramVerdict> {
-  const verdict = await checkProgram(checking, program);
-  return verdict.kind === 'conforms' && verdict.unmodelled === undefined ? checkSecrecy(checking, program) : verdict;
 }
 
 class Running {
@@ -139,7 +127,7 @@ class Running {
   }
 
   async #secrecy(program: Program): Promise<ProgramVerdict> {
-    const verdict = await checkSecrecy(this.#checking, program);
+    const verdict = await checkSecrecy(this.#checking, program, traceOf(program));
     const { checks } = this.#checking.tally;
     if (verdict.kind !== 'conforms' || verdict.commands > 0) checks.set(SECRECY.id, (checks.get(SECRECY.id) ?? 0) + 1);
     return verdict;
@@ -152,16 +140,9 @@ class Running {
     this.#options.onDivergence?.(verdict);
     const { specification, target, timeLimitMs } = this.#checking;
     const checking: Checking = { specification, target, timeLimitMs };
-    const { program, runs: shrinkRuns } = await smallestFailure(
-      checking,
-      original.slice(0, verdict.at + 1),
-      async (candidate) => (await judge(checking, candidate)).kind === 'diverges',
-      this.#options,
+    return shrinkFailure(checking, original, verdict, this.#options, (program, counts, fails, signal) =>
+      smallestFailure(checking, program, fails, { ...this.#options, counts, signal }),
     );
-    const final = await judge(checking, program);
-    // A target that does not fail the same way twice is still reported, with what it did the first time.
-    const how = final.kind === 'diverges' ? final : verdict;
-    return { ...how, program, original, shrinkRuns };
   }
 
   /** A target that mostly reports want of memory and the like has shown nothing. */

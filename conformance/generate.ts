@@ -38,6 +38,12 @@ interface Goal {
   reached: number;
 }
 
+interface Next {
+  readonly command: AnyCommand;
+  /** What the command is to reach, where it is aimed. */
+  readonly goal?: Goal;
+}
+
 /** Tries to draw a command before a program is ended short. */
 const ATTEMPTS = 24;
 
@@ -69,9 +75,11 @@ export class Generator {
     const length = 1 + random.below(maxCommands);
     if (!this.#resume(random, writer, length)) this.#build(random, writer, Math.min(length, random.below(10)));
     for (let attempt = 0; writer.commands.length < length && attempt < 4 * length + ATTEMPTS; attempt++) {
-      const command = this.#next(random, deck, goals, writer);
-      if (command === undefined) continue;
+      const next = this.#next(random, deck, goals, writer);
+      if (next === undefined) continue;
+      const { command, goal } = next;
       const step = this.#specification.step(writer.state, command);
+      if (goal?.guard.id === step.rule) goal.reached++;
       if (step.unmodelled !== undefined && this.#isStale(step.rule, random)) continue;
       writer.append(command, step);
       this.#remember(writer, step);
@@ -128,21 +136,17 @@ export class Generator {
     return deck.length > 0 ? deck : this.#transitions;
   }
 
-  #next(
-    random: Random,
-    deck: readonly AnyTransition[],
-    goals: readonly Goal[],
-    writer: Writer,
-  ): AnyCommand | undefined {
+  #next(random: Random, deck: readonly AnyTransition[], goals: readonly Goal[], writer: Writer): Next | undefined {
     const dice = random.below(100);
     const goal = dice < 16 ? pickOr(random, goals) : dice < 24 ? pickOr(random, this.#goals) : undefined;
     if (goal !== undefined) return aim(goal, random, writer);
     const transition = pick(random, deck);
-    if (dice >= 98) return { name: transition.name, args: wildArgs(transition, random, writer) };
+    const { name } = transition;
+    if (dice >= 98) return { command: { name, args: wildArgs(transition, random, writer) } };
     const args = draw(transition, random, writer);
     if (args === undefined) return undefined;
-    if (dice < 50) return { name: transition.name, args: echo(this.#specification, transition, args, random, writer) };
-    return { name: transition.name, args: dice < 92 ? args : withWild(transition, args, random, writer.state) };
+    if (dice < 50) return { command: { name, args: echo(this.#specification, transition, args, random, writer) } };
+    return { command: { name, args: dice < 92 ? args : withWild(transition, args, random, writer.state) } };
   }
 
   /** One of the goals that were reached least. */
@@ -175,8 +179,8 @@ function goalsOf(transition: AnyTransition): Goal[] {
 const draw = (transition: AnyTransition, random: Random, writer: Writer): Args | undefined =>
   transition.draw({ random, state: writer.state, fresh: writer.fresh });
 
-/** A command that reaches the goal, or undefined where this state and this draw do not allow it. */
-function aim(goal: Goal, random: Random, writer: Writer): AnyCommand | undefined {
+/** A command that should reach the goal, or undefined where this state and this draw do not allow it. */
+function aim(goal: Goal, random: Random, writer: Writer): Next | undefined {
   const { transition, guard } = goal;
   const { state } = writer;
   const base = draw(transition, random, writer);
@@ -185,9 +189,8 @@ function aim(goal: Goal, random: Random, writer: Writer): AnyCommand | undefined
   const bent = later?.violate?.(base, state, random);
   const args = guard.violate?.(bent ?? base, state, random);
   if (args === undefined) return undefined;
-  const isReached = transition.guards.find((row) => row.violated(args, state)) === guard;
-  if (isReached && (goal.later === undefined || bent !== undefined)) goal.reached++;
-  return { name: transition.name, args };
+  const command = { name: transition.name, args };
+  return goal.later === undefined || bent !== undefined ? { command, goal } : { command };
 }
 
 function laterRow({ transition: { guards }, guard }: Goal, random: Random): Guard<Args> | undefined {
@@ -247,8 +250,9 @@ function echo(
     commands.slice(-16).filter((command) => shared(command).length > 1),
   );
   if (earlier === undefined) return args;
-  const taken = shared(earlier).filter(() => random.below(3) > 0);
-  return { ...args, ..._.pick(earlier.args, taken) };
+  const echoed = { ...args };
+  for (const name of shared(earlier)) if (random.below(3) > 0) echoed[name] = earlier.args[name] as ArgValue;
+  return echoed;
 }
 
 function withWild(transition: AnyTransition, args: Args, random: Random, state: State): Args {

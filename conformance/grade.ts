@@ -1,6 +1,7 @@
 import type { Target } from '../adapters/adapter.ts';
 import type { Specification } from '../model/core/specification.ts';
-import { runCampaign, type CampaignOptions, type Failure } from './campaign.ts';
+import { runCampaign, type CampaignOptions } from './campaign.ts';
+import type { Failure } from './failure.ts';
 
 /** What it took to tell a wrong implementation from a right one. */
 export interface Grade {

@@ -5,7 +5,7 @@
 import type { Observed } from '../adapters/adapter.ts';
 import { printOutcome, sameOutcome } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
-import type { AnyCommand, Specification } from '../model/core/specification.ts';
+import type { AnyCommand, Specification, Step } from '../model/core/specification.ts';
 import { storesSecret } from '../model/gmem/guest-access.ts';
 import type { Checking } from './check.ts';
 import { inconclusive, observe } from './observe.ts';
@@ -20,12 +20,15 @@ export const SECRECY = {
 /** Changes each byte of a secret, so that a leak of any part of it shows. */
 const EVERY_BYTE = 0xa5c3_5a3c_96e7_1db9n;
 
-/** The program with other secrets, or undefined where the guest stores none. */
-export function twinOf(specification: Specification, program: Program): Program | undefined {
+/**
+ * The program with other secrets, or undefined where the guest stores none. `trace` is what the specification expects
+ * along the way, where the caller knows it already.
+ */
+export function twinOf(specification: Specification, program: Program, trace?: readonly Step[]): Program | undefined {
   let state = specification.initial;
-  const twin = program.map((command) => {
+  const twin = program.map((command, at) => {
     const before = state;
-    const step = specification.step(before, command);
+    const step = trace?.[at] ?? specification.step(before, command);
     state = step.state;
     if (step.rule !== 'guest.store/guest-memory' || !isStore(command)) return command;
     if (!storesSecret(before, command.args)) return command;
@@ -41,8 +44,12 @@ interface StoreCommand extends AnyCommand {
 const isStore = (command: AnyCommand): command is StoreCommand => command.name === 'guest.store';
 
 /** Runs the program and its twin on the target. A program without secrets conforms at once. */
-export async function checkSecrecy(checking: Checking, program: Program): Promise<ProgramVerdict> {
-  const twin = twinOf(checking.specification, program);
+export async function checkSecrecy(
+  checking: Checking,
+  program: Program,
+  trace?: readonly Step[],
+): Promise<ProgramVerdict> {
+  const twin = twinOf(checking.specification, program, trace);
   if (twin === undefined) return { kind: 'conforms', commands: 0 };
   try {
     const [one, other] = [await observations(checking, program), await observations(checking, twin)];

@@ -22,9 +22,14 @@ import type { Args } from '../model/core/transition.ts';
 /** Whether the program still fails. May run the program on a target, so it is asked as seldom as possible. */
 export type Fails = (program: Program) => boolean | Promise<boolean>;
 
+/** Programs to try by default: seconds on a target in this process. */
+export const SHRINK_BUDGET = 100_000;
+
 export interface ShrinkOptions {
   /** Programs to try at most. */
   readonly budget?: number;
+  /** Ends shrinking with what was found so far. */
+  readonly signal?: AbortSignal;
   /**
    * Whether to look for shorter programs with other commands as well, by replacing pairs of commands. It takes many
    * more runs, so it is for targets that run fast.
@@ -44,7 +49,7 @@ export async function shrinkProgram(
   specification: Specification,
   program: Program,
   fails: Fails,
-  { budget = 50_000, replace = true }: ShrinkOptions = {},
+  { budget = SHRINK_BUDGET, replace = true, signal }: ShrinkOptions = {},
 ): Promise<Shrunk> {
   const order = new Order(specification);
   const tried = new Set<string>();
@@ -52,7 +57,7 @@ export async function shrinkProgram(
   let runs = 0;
   const take = async (candidates: Iterable<Program>): Promise<boolean> => {
     for (const candidate of candidates) {
-      if (runs >= budget) return false;
+      if (runs >= budget || signal?.aborted === true) return false;
       if (!order.isSmaller(candidate, best)) continue;
       const text = order.text(candidate);
       if (tried.has(text)) continue;

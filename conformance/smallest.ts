@@ -5,12 +5,17 @@
  */
 import type { Program } from '../model/core/program.ts';
 import { checkProgram, type Checking } from './check.ts';
+import type { Counts } from './failure.ts';
 import { Generator } from './generate.ts';
 import { SmallFastRandom } from './random.ts';
-import { canonical, Order, shrinkProgram, type Fails, type Shrunk } from './shrink.ts';
+import { canonical, Order, SHRINK_BUDGET, shrinkProgram, type Fails, type Shrunk } from './shrink.ts';
 
 export interface SmallestOptions {
   readonly seed: number;
+  /** Which failures are worth shrinking. */
+  readonly counts: Counts;
+  /** Ends the search with what was found so far. */
+  readonly signal: AbortSignal;
   readonly maxCommands: number;
   /** Programs to try at most while shrinking. */
   readonly shrinkBudget?: number;
@@ -18,7 +23,6 @@ export interface SmallestOptions {
   readonly searchBudget?: number;
 }
 
-const DEFAULT_SHRINK_BUDGET = 100_000;
 const DEFAULT_SEARCH_BUDGET = 200_000;
 /** Other failing programs to shrink at most. */
 const OTHERS = 16;
@@ -30,33 +34,37 @@ export async function smallestFailure(
   options: SmallestOptions,
 ): Promise<Shrunk> {
   const { specification } = checking;
-  const budget = options.shrinkBudget ?? DEFAULT_SHRINK_BUDGET;
+  const { shrinkBudget: budget = SHRINK_BUDGET, signal } = options;
   const order = new Order(specification);
-  let { program: best, runs } = await shrinkProgram(specification, program, fails, { budget, replace: false });
+  const shrink = (from: Program, left: number, replace: boolean): Promise<Shrunk> =>
+    shrinkProgram(specification, from, fails, { budget: left, replace, signal });
+  let { program: best, runs } = await shrink(program, budget, false);
   for await (const other of otherFailures(checking, options)) {
     if (runs >= budget) break;
-    const shrunk = await shrinkProgram(specification, other, fails, { budget: budget - runs, replace: false });
+    const shrunk = await shrink(other, budget - runs, false);
     runs += shrunk.runs;
     if (order.isSmaller(shrunk.program, best)) best = shrunk.program;
   }
-  const last = await shrinkProgram(specification, best, fails, { budget: Math.max(budget - runs, 0) });
+  const last = await shrink(best, Math.max(budget - runs, 0), true);
   return { program: canonical(specification, last.program), runs: runs + last.runs };
 }
 
 /** Programs that fail, other than the one that was met first, each cut behind the command that fails. */
 async function* otherFailures(
   checking: Checking,
-  { seed, maxCommands, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
+  { seed, maxCommands, counts, signal, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
 ): AsyncIterable<Program> {
   const { specification, target, timeLimitMs } = checking;
   const generator = new Generator(specification, { maxCommands, capabilities: target.capabilities });
   const random = new SmallFastRandom(seed, 0x7e57, maxCommands, 1);
   let found = 0;
-  for (let commands = 0; commands < searchBudget && found < OTHERS;) {
+  for (let commands = 0; commands < searchBudget && found < OTHERS && !signal.aborted;) {
     const program = generator.generate(random);
     commands += program.commands.length;
     const verdict = await checkProgram({ specification, target, timeLimitMs }, program.commands, program.trace);
-    if (verdict.kind !== 'diverges') continue;
+    // A target that is gone, or hangs, is not worth waiting for.
+    if (verdict.kind === 'inconclusive') return;
+    if (verdict.kind === 'conforms' || !counts(verdict)) continue;
     found++;
     yield program.commands.slice(0, verdict.at + 1);
   }

@@ -1,9 +1,11 @@
 /** What a campaign came to, as a JSON document. The schema here is the one that is published. */
 import { z } from 'zod';
 import type { Target } from '../adapters/adapter.ts';
-import type { Campaign, Failure } from '../conformance/campaign.ts';
+import type { Campaign } from '../conformance/campaign.ts';
+import type { Failure } from '../conformance/failure.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { encodeToken } from '../conformance/token.ts';
+import type { Divergence } from '../conformance/verdict.ts';
 import { printCommand, printProgram, type Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 
@@ -18,6 +20,10 @@ export const FailureReport = z.strictObject({
   invariant: z.string().optional().describe('The invariant that is broken, where that is how the divergence shows'),
   expected: z.string(),
   observed: z.string(),
+  first: z
+    .strictObject({ rule: z.string(), invariant: z.string().optional() })
+    .optional()
+    .describe('What the program broke before it was shrunk, where that is another rule or invariant'),
   token: z.string().describe('Argument for `gmem-conformance replay`'),
   shrinkRuns: count.describe('Programs that were tried while shrinking'),
 });
@@ -87,7 +93,7 @@ export function failureReport(
   target: string,
   failure: Omit<Failure, 'kind' | 'original'>,
 ): FailureReport {
-  const { program, at, rule, invariant, expected, observed, shrinkRuns } = failure;
+  const { program, at, rule, invariant, expected, observed, first, shrinkRuns } = failure;
   return {
     program: program.map((command) => printCommand(specification, command)),
     at,
@@ -95,10 +101,16 @@ export function failureReport(
     ...(invariant === undefined ? {} : { invariant }),
     expected,
     observed,
+    ...(first === undefined ? {} : { first: broken(first) }),
     token: tokenOf(specification, target, program),
     shrinkRuns,
   };
 }
+
+const broken = ({ rule, invariant }: Divergence): FailureReport['first'] => ({
+  rule,
+  ...(invariant === undefined ? {} : { invariant }),
+});
 
 export const tokenOf = (specification: Specification, target: string, program: Program): string =>
   encodeToken({

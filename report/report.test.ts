@@ -4,8 +4,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Target } from '../adapters/adapter.ts';
 import { referenceTarget, specificationTarget } from '../adapters/reference/reference.ts';
-import { judge, runCampaign, type Campaign } from '../conformance/campaign.ts';
+import { runCampaign, type Campaign } from '../conformance/campaign.ts';
 import type { CheckedStep } from '../conformance/check.ts';
+import { judge } from '../conformance/judge.ts';
 import { SECRECY } from '../conformance/secret.ts';
 import { decodeToken } from '../conformance/token.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
@@ -131,8 +132,7 @@ async function rerun(text: string): Promise<{ readonly shown: string; readonly s
 }
 
 describe('a failure on the terminal', () => {
-  const show = async (reproduced: boolean): Promise<string> => {
-    const { failure } = failed;
+  const show = async (reproduced: boolean, { failure } = failed): Promise<string> => {
     if (failing.failure === undefined || failure === undefined) throw new Error('the wrong target passed');
     const { steps } = await rerun(failure.program.join('\n'));
     const lines = witnessLines(specification, failing.failure.program, steps);
@@ -163,6 +163,16 @@ describe('a failure on the terminal', () => {
   test('names the invariant that is broken, with its sentence and source', () => {
     expect(explain({ rule: SECRECY.id, invariant: SECRECY.id }, specification).join('\n')).toMatch(
       /^invariant +memory\/private-is-secret\n +Two runs that differ only .*\n +virt\/kvm\/guest_memfd\.c/,
+    );
+  });
+
+  test('names what the program broke before it was shrunk, where that was something else', async () => {
+    expect(await show(true)).not.toContain('at first');
+    const first = { rule: 'vm.create/created', invariant: 'memory/in-bounds' };
+    const slipped = { ...failed, failure: failed.failure && { ...failed.failure, first } };
+    expect(validate(slipped)).toBe(true);
+    expect(await show(true, slipped)).toMatch(
+      /^observed .*\nat first {4}vm\.create\/created, memory\/in-bounds\n +is what .* --same-rule keeps to that\nshrunk /m,
     );
   });
 

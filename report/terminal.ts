@@ -163,6 +163,7 @@ export function printFailure(failure: FailureReport, context: FailureContext, co
     ...explain(failure, context.specification),
     field('expected', expected),
     field('observed', observed),
+    ...printFirst(failure),
     field(
       'shrunk',
       `from ${context.originalLength} to ${plural(program.length, 'command')} in ${plural(shrinkRuns, 'run')}`,
@@ -173,6 +174,14 @@ export function printFailure(failure: FailureReport, context: FailureContext, co
     field('replay', replayCommand(token, context.target)),
   ].join('\n');
 }
+
+const printFirst = ({ first }: FailureReport): readonly string[] =>
+  first === undefined
+    ? []
+    : [
+        field('at first', [first.rule, ...(first.invariant === undefined ? [] : [first.invariant])].join(', ')),
+        field('', 'is what the program broke before it was shrunk; --same-rule keeps to that'),
+      ];
 
 const replayCommand = (token: string, target: string): string =>
   `gmem-conformance replay ${token} --target ${shellWord(target)}`;

@@ -5,7 +5,7 @@ import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
-import { judge } from '../conformance/campaign.ts';
+import { judge } from '../conformance/judge.ts';
 import { checkProgram } from '../conformance/check.ts';
 import { Coverage } from '../conformance/coverage.ts';
 import { checkSecrecy, SECRECY, twinOf } from '../conformance/secret.ts';

@@ -1,0 +1,53 @@
+/** A failing program, and the small one that it shrinks to. */
+import type { Program } from '../model/core/program.ts';
+import type { Checking } from './check.ts';
+import { judge } from './judge.ts';
+import type { Fails, Shrunk } from './shrink.ts';
+import type { Divergence } from './verdict.ts';
+
+export interface Failure extends Divergence {
+  readonly program: Program;
+  /** The program as it was before. */
+  readonly original: Program;
+  /** How that one failed, where it broke another rule or invariant than the shrunk one. */
+  readonly first?: Divergence;
+  readonly shrinkRuns: number;
+}
+
+export interface FailureOptions {
+  /** Whether only programs count that break the same rule, and the same invariant, as the first. */
+  readonly sameRule?: boolean;
+}
+
+/** How to shrink: a program, what counts as a failure of one, and when to be content with what there is. */
+export type Shrink = (program: Program, counts: Counts, fails: Fails, signal: AbortSignal) => Promise<Shrunk>;
+export type Counts = (divergence: Divergence) => boolean;
+
+/** Programs in a row without a verdict after which a target is given up. */
+const PATIENCE = 3;
+
+export async function shrinkFailure(
+  checking: Checking,
+  original: Program,
+  first: Divergence,
+  { sameRule = false }: FailureOptions,
+  shrink: Shrink,
+): Promise<Failure> {
+  const gone = new AbortController();
+  const counts: Counts = (divergence) => !sameRule || isLike(divergence, first);
+  let silent = 0;
+  const fails: Fails = async (candidate) => {
+    const verdict = await judge(checking, candidate);
+    silent = verdict.kind === 'inconclusive' ? silent + 1 : 0;
+    if (silent === PATIENCE) gone.abort();
+    return verdict.kind === 'diverges' && counts(verdict);
+  };
+  const { program, runs } = await shrink(original.slice(0, first.at + 1), counts, fails, gone.signal);
+  const last = await judge(checking, program);
+  // A target that does not fail the same way twice is still reported, with what it did the first time.
+  const how = last.kind === 'diverges' ? last : first;
+  return { ...how, program, original, shrinkRuns: runs, ...(isLike(how, first) ? {} : { first }) };
+}
+
+const isLike = (one: Divergence, other: Divergence): boolean =>
+  one.rule === other.rule && one.invariant === other.invariant;
