@@ -165,7 +165,7 @@ describe('replies', () => {
         try {
           read(Buffer.concat(pieces));
         } catch (error) {
-          expect(error).toBeInstanceOf(GarbledReply);
+          if (!(error instanceof GarbledReply)) throw error;
         }
       }),
     );
