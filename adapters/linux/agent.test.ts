@@ -313,6 +313,14 @@ describeAgent(`an agent that fails${whyNoAgent}`, () => {
     expect(isAlive(pid)).toBe(false);
   });
 
+  it('is not blamed where this process had no time to read the answer', async () => {
+    const agent = spawned();
+    await agent.run(GETPID, SOON);
+    const answered = agent.run(GETPID, { timeoutMs: 20 });
+    for (const started = performance.now(); performance.now() - started < 300;);
+    expect((await answered).results).toHaveLength(1);
+  });
+
   it('closes its own stdout, and is not waited for', async () => {
     const failure = await failureOf(spawned().run(program([call(CALL.close, value(1))]), SOON));
     expect(failure).toBeInstanceOf(AgentGone);
