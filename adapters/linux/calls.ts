@@ -22,7 +22,13 @@ export type Step =
   /** Writes an operand into the data area; its result is zero. */
   | { readonly kind: 'put'; readonly offset: number; readonly bytes: 4 | 8; readonly operand: Operand }
   /** Goes on `count` steps further where the operand is (not) `value`; skipped steps have the result zero. */
-  | { readonly kind: 'skip'; readonly count: number; readonly when: 'equal' | 'unequal'; readonly operand: Operand; readonly value: bigint };
+  | {
+      readonly kind: 'skip';
+      readonly count: number;
+      readonly when: 'equal' | 'unequal';
+      readonly operand: Operand;
+      readonly value: bigint;
+    };
 
 export interface Segment {
   readonly offset: number;
