@@ -52,7 +52,7 @@ static uint64_t boundary(void)
 {
 	static const uint64_t values[] = {
 		0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 0x7f, 0x80, 0xff, 0xfff, 0x1000, 0xffff, STEPS_MAX,
-		STEPS_MAX + 1, DATA_MAX - 8, DATA_MAX - 1, DATA_MAX, DATA_MAX + 1, MESSAGE_MAX, 0x1fffffff, 0x20000000,
+		STEPS_MAX + 1, DATA_MAX - 8, DATA_MAX - 1, DATA_MAX, DATA_MAX + 1, MESSAGE_MAX, 0x10000000, 0x1fffffff, 0x20000000,
 		0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff, 0x100000000, INT64_MAX, UINT64_MAX - 7, UINT64_MAX,
 	};
 
@@ -174,7 +174,7 @@ static void change_count(struct message *message)
 	if (message->length < sizeof(struct request))
 		return;
 	memcpy(&value, message->bytes + at, sizeof(value));
-	value = one_in(4) ? (uint32_t)boundary() : value + below(5) - 2;
+	value = (one_in(4) ? 0 : value) + (one_in(4) ? (uint32_t)boundary() : below(5) - 2);
 	memcpy(message->bytes + at, &value, sizeof(value));
 }
 
@@ -185,6 +185,27 @@ static void change_length(struct message *message)
 	else
 		while (message->length < SMALL_MAX && !one_in(16))
 			message->bytes[message->length++] = (unsigned char)random_word();
+}
+
+/* A step takes one operand more; all counts agree, so only the step itself can be wrong. */
+static void add_operand(struct message *message)
+{
+	struct request head;
+	uint64_t steps, end;
+
+	if (message->length < sizeof(head) || message->length + sizeof(struct operand) > SMALL_MAX)
+		return;
+	memcpy(&head, message->bytes, sizeof(head));
+	steps = sizeof(head) + ((uint64_t)head.segments + head.outputs) * sizeof(struct range);
+	end = steps + (uint64_t)head.steps * sizeof(struct step) + (uint64_t)head.operands * sizeof(struct operand);
+	if (head.steps == 0 || end > message->length)
+		return;
+	head.operands++;
+	memcpy(message->bytes, &head, sizeof(head));
+	message->bytes[steps + below(head.steps) * sizeof(struct step) + offsetof(struct step, operands)]++;
+	memmove(message->bytes + end + sizeof(struct operand), message->bytes + end, message->length - end);
+	memset(message->bytes + end, 0, sizeof(struct operand));
+	message->length += sizeof(struct operand);
 }
 
 /* What stands in one place also stands in another. */
@@ -208,7 +229,8 @@ static void splice(struct message *message)
 static void mutate(struct message *message)
 {
 	static void (*const mutations[])(struct message *) = {
-		flip_bit, flip_bit, set_integer, set_integer, change_count, change_length, copy_within, splice,
+		flip_bit, flip_bit, set_integer, set_integer, change_count, change_length, add_operand, copy_within,
+		splice,
 	};
 
 	do

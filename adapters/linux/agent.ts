@@ -149,10 +149,13 @@ export class AgentConnection {
     clearTimeout(this.#timer);
     const [pending] = this.#pending;
     if (pending === undefined) return;
-    this.#timer = setTimeout(() => {
+    const judge = () => {
+      if (this.#pending[0] !== pending) return;
       const message = `the agent has not ended the program in ${pending.timeoutMs} ms`;
       this.#end((started, partial) => new AgentHung(message, started, partial));
-    }, pending.timeoutMs);
+    };
+    // Where this process was busy all the time, the answer may be there and wait to be read.
+    this.#timer = setTimeout(() => setImmediate(judge), pending.timeoutMs);
   }
 
   /** Nobody is there any more, or shall be. How the agent went is told when it has gone. */
@@ -219,7 +222,10 @@ function peerOf(child: ChildProcessByStdio<Writable, Readable, Readable>): Peer 
   return { kill, departed };
 }
 
-/** Compiles the agent, unless that was done before, and starts it. Throws NoCompiler or CompileFailed. */
+/**
+ * Compiles the agent, unless that was done before, and starts it; it dies with the thread that calls this, if not
+ * before. Throws NoCompiler or CompileFailed.
+ */
 export function spawnAgent(): AgentConnection {
   const child = spawn(compile(AGENT), { stdio: 'pipe' });
   return new AgentConnection(child.stdout, child.stdin, peerOf(child));

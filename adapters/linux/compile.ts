@@ -104,7 +104,7 @@ export function compile({ name, files, flags }: Build): string {
   });
   if (status !== 0) {
     rmSync(unfinished, { force: true });
-    throw new CompileFailed(`${basename(command)} cannot build ${name}: ${error?.message ?? ''}\n${stderr}`);
+    throw new CompileFailed(`${basename(command)} cannot build ${name}:\n${error?.message ?? stderr}`);
   }
   renameSync(unfinished, executable);
   return executable;
