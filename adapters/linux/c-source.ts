@@ -182,7 +182,7 @@ function printReading(reading: Reading, { calls: { outputs } }: LoweredProgram):
       return `saw_value(${result}, ${reading.outOf === undefined ? word : `${hex(reading.outOf)}ULL - ${word}`});`;
     }
     case 'guest':
-      return `saw_exit(${result}, ${place(reading.exit)}, ${place(reading.loaded)});`;
+      return `saw_exit(${result}, ${place(reading.exit)}, ${hex(reading.doorbell)}ULL, ${reading.loads ? 1 : 0});`;
     case 'host':
       return `saw_touch(${result}, r[${reading.mapped}], ${place(reading.loaded)});`;
   }
@@ -240,8 +240,8 @@ static __attribute__((unused)) void saw_value(long result, unsigned long value)
 		snprintf(seen, sizeof(seen), "ok 0x%lx", value);
 }
 
-/* What came of KVM_RUN. */
-static __attribute__((unused)) void saw_exit(long result, const void *head, const void *loaded)
+/* What came of KVM_RUN. A store to the doorbell means that the code came past its access. */
+static __attribute__((unused)) void saw_exit(long result, const void *head, __u64 doorbell, int loads)
 {
 	__u32 reason = *(const __u32 *)((const char *)head + ${RUN.exitReason});
 	unsigned long long flags = *(const __u64 *)((const char *)head + ${RUN.faultFlags});
@@ -253,9 +253,9 @@ static __attribute__((unused)) void saw_exit(long result, const void *head, cons
 			 flags & 8 ? "private" : "shared");
 	else if (is_error(result))
 		saw(result);
-	else if (reason == KVM_EXIT_HLT && loaded)
-		saw_value(0, *(const unsigned long *)loaded);
-	else if (reason == KVM_EXIT_HLT)
+	else if (reason == KVM_EXIT_MMIO && mmio == doorbell && loads)
+		saw_value(0, *(const unsigned long *)((const char *)head + ${RUN.mmioData}));
+	else if (reason == KVM_EXIT_MMIO && mmio == doorbell)
 		saw(0);
 	else if (reason == KVM_EXIT_MMIO)
 		snprintf(seen, sizeof(seen), "MMIO %s gpa=0x%llx",

@@ -28,8 +28,8 @@ export interface Context {
   readonly file: Operand;
   /** How vCPUs touch memory, where the program makes them do so. */
   readonly guest: Guest | undefined;
-  /** VMs, by the label that first named them, that have a vCPU which touches memory. */
-  readonly furnished: ReadonlySet<Label>;
+  /** Whether a VM is given the slot that holds code and tables of its vCPUs. */
+  furnishes(vm: Label): boolean;
   /** vCPUs that touch memory. */
   readonly active: ReadonlySet<Label>;
   /** Where the struct kvm_run of each of them is mapped, while its descriptor is open. */
@@ -101,10 +101,10 @@ const SHARING = {
 } as const;
 
 export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
-  'vm.create': ({ vm, dev, type }, { lowering, guest, furnished }) => {
+  'vm.create': ({ vm, dev, type }, { lowering, guest, furnishes }) => {
     const step = lowering.ioctl(lowering.descriptor(dev), 'CREATE_VM', value(type));
     const reading = opens(lowering, vm, step);
-    if (furnished.has(vm)) guest?.furnish(lowering.descriptor(vm));
+    if (furnishes(vm)) guest?.furnish(lowering.descriptor(vm));
     return reading;
   },
 

@@ -1,7 +1,11 @@
 /**
- * What it takes for a vCPU to touch guest physical memory: a few bytes of long-mode code, and page tables that name
- * every guest page which the program touches. Both lie in a slot of the kit's own, in a place that the program does not
- * speak of. An access is: set the registers, KVM_RUN, see how it came back.
+ * What it takes for a vCPU to touch guest physical memory: a few bytes of code, and page tables that name every guest
+ * page which the program touches. Both lie in a slot of the kit's own, in a place that the program does not speak of.
+ * An access is: set the registers, KVM_RUN, see how it came back. Code that got past the access rings a doorbell: it
+ * stores what it has to a page behind the kit's slot, where there is no memory, and so leaves with KVM_EXIT_MMIO.
+ *
+ * The code runs in 64-bit user mode, which every back end of KVM runs on the processor itself; some emulate the kernel
+ * mode of guests that they do not know, and an emulator reads memory by other ways than stage 2.
  */
 import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Operand } from './calls.ts';
@@ -21,13 +25,13 @@ import {
   SREGS_SEGMENTS,
 } from './uapi.ts';
 
-/** `mov rax, [rbx]`, and `mov [rbx], rax`; each goes on to `hlt`, again and again. */
-const LOAD = Uint8Array.of(0x48, 0x8b, 0x03, 0xf4, 0xeb, 0xfd);
-const STORE = Uint8Array.of(0x48, 0x89, 0x03, 0xf4, 0xeb, 0xfd);
-const STORE_AT = 8;
+/** `mov rax, [rbx]`, or `mov [rbx], rax`; then the doorbell, `mov [rdx], rax`; behind it, `ud2`. */
+const LOAD = Uint8Array.of(0x48, 0x8b, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
+const STORE = Uint8Array.of(0x48, 0x89, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
+const STORE_AT = LOAD.length;
 
-/** Present, writable, accessed, dirty: the processor has nothing left to note in the tables. Source: SDM 4.5. */
-const ENTRY_FLAGS = 0x63n;
+/** Present, writable, user, accessed, dirty: the processor has nothing left to note in the tables. Source: SDM 4.5. */
+const ENTRY_FLAGS = 0x67n;
 const ENTRIES = 512;
 const ENTRY_BYTES = 8;
 
@@ -39,8 +43,21 @@ const EFER = 0x500n;
 const APIC_BASE = 0xfee0_0900n;
 const RFLAGS = 0x2n;
 
-const CODE_SEGMENT = { limit: 0xffff_ffffn, selector: 8n, type: 11n, present: 1n, s: 1n, l: 1n, g: 1n } as const;
-const DATA_SEGMENT = { limit: 0xffff_ffffn, selector: 16n, type: 3n, present: 1n, db: 1n, s: 1n, g: 1n } as const;
+const CODE_SEGMENT = { limit: 0xffff_ffffn, selector: 0x33n, type: 11n, present: 1n, dpl: 3n, s: 1n, l: 1n, g: 1n };
+const DATA_SEGMENT = { limit: 0xffff_ffffn, selector: 0x2bn, type: 3n, present: 1n, dpl: 3n, db: 1n, s: 1n, g: 1n };
+/** What a processor checks when it enters a guest, and never uses here. Source: SDM 28.3.1.2. */
+const TASK_SEGMENT = { limit: 0xffffn, type: 11n, present: 1n };
+const LOCAL_TABLE = { limit: 0xffffn, type: 2n, present: 1n };
+const SEGMENTS = {
+  cs: CODE_SEGMENT,
+  ds: DATA_SEGMENT,
+  es: DATA_SEGMENT,
+  fs: DATA_SEGMENT,
+  gs: DATA_SEGMENT,
+  ss: DATA_SEGMENT,
+  tr: TASK_SEGMENT,
+  ldt: LOCAL_TABLE,
+} as const;
 
 /** FPU, PSE, MSR, PAE, CX8, APIC, PGE, CMOV, FXSR, SSE, SSE2; SYSCALL, NX, long mode. */
 const CPUID_1_EDX = 0x0700_a369n;
@@ -60,6 +77,8 @@ export class Guest {
   readonly #bytes: number;
   /** Guest page to the virtual page that shows it. */
   readonly #virtual = new Map<bigint, bigint>();
+  /** A guest page that no slot shows. */
+  readonly #doorbell: bigint;
   readonly #cpuid: number;
   readonly #sregs: number;
 
@@ -69,17 +88,28 @@ export class Guest {
     this.#hideout = hideout;
     for (const page of pages) if (!this.#virtual.has(page)) this.#virtual.set(page, BigInt(this.#virtual.size + 1));
     this.#bytes = Guest.bytes(this.#virtual.size);
+    this.#doorbell = hideout.gpa + BigInt(this.#bytes);
+    this.#virtual.set(this.#doorbell, BigInt(this.#virtual.size + 1));
     this.#offset = lowering.reserve(this.#bytes, Number(PAGE_SIZE));
     this.#writeTables();
-    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE), LOAD, 'load: mov (%rbx), %rax; 1: hlt; jmp 1b');
-    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE) + STORE_AT, STORE, 'store: mov %rax, (%rbx); 1: hlt; jmp 1b');
+    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE), LOAD, 'load: mov (%rbx), %rax; mov %rax, (%rdx); ud2');
+    lowering.fill(
+      this.#offset + 3 * Number(PAGE_SIZE) + STORE_AT,
+      STORE,
+      'store: mov %rax, (%rbx); mov %rax, (%rdx); ud2',
+    );
     this.#cpuid = writeCpuid(lowering, guestPhysicalBits);
     this.#sregs = writeSregs(lowering, hideout.gpa);
   }
 
-  /** Bytes of guest memory that tables for so many pages and the code take. */
-  static bytes(pages: number): number {
-    return (4 + Math.ceil((pages + 1) / ENTRIES)) * Number(PAGE_SIZE);
+  /** Bytes of guest memory that the code and the tables for it, so many pages and the doorbell take. */
+  private static bytes(pages: number): number {
+    return (4 + Math.ceil((pages + 2) / ENTRIES)) * Number(PAGE_SIZE);
+  }
+
+  /** As much, and the page of the doorbell behind it. */
+  static room(pages: number): number {
+    return Guest.bytes(pages) + Number(PAGE_SIZE);
   }
 
   /** Page map level 4, directory pointers, directory, code, then the tables; virtual page 0 shows the code. */
@@ -137,6 +167,7 @@ export class Guest {
     const regs = lowering.struct(REGS, {
       rax: stored ?? 0n,
       rbx: virtual * PAGE_SIZE + (gpa & PAGE_MASK),
+      rdx: (this.#virtual.get(this.#doorbell) ?? 0n) * PAGE_SIZE,
       rip: BigInt(stored === undefined ? 0 : STORE_AT),
       rflags: RFLAGS,
     });
@@ -144,16 +175,13 @@ export class Guest {
     const step = lowering.ioctl(vcpu, 'RUN', value(0n));
     const exit = lowering.reserve(RUN.bytes);
     copy(lowering, file, run, address(exit), RUN.bytes);
-    if (stored === undefined) lowering.ioctl(vcpu, 'GET_REGS', address(regs));
     // An access that was left to be emulated is completed by the next KVM_RUN, which would spoil its registers.
-    lowering.skip('unequal', load(exit + RUN.exitReason, 4), EXIT.MMIO, () => {
-      lowering.ioctl(vcpu, 'RUN', value(0n));
-    });
-    return {
-      step,
-      exit: lowering.output(exit, RUN.bytes),
-      loaded: stored === undefined ? lowering.output(regs, 8) : undefined,
-    };
+    lowering.skip('unequal', load(exit + RUN.exitReason, 4), EXIT.MMIO, () =>
+      lowering.skip('equal', load(exit + RUN.mmioPhysAddr, 8), this.#doorbell, () =>
+        lowering.ioctl(vcpu, 'RUN', value(0n)),
+      ),
+    );
+    return { step, exit: lowering.output(exit, RUN.bytes), doorbell: this.#doorbell, loads: stored === undefined };
   }
 }
 
@@ -192,9 +220,11 @@ function writeCpuid(lowering: Lowering, guestPhysicalBits: number): number {
 
 function writeSregs(lowering: Lowering, tables: bigint): number {
   const offset = lowering.struct(SREGS, { cr0: CR0, cr3: tables, cr4: CR4, efer: EFER, apic_base: APIC_BASE });
-  for (const [name, at] of Object.entries(SREGS_SEGMENTS)) {
-    if (name === 'tr') continue;
-    lowering.fill(offset + at, structBytes(SEGMENT, name === 'cs' ? CODE_SEGMENT : DATA_SEGMENT), `segment ${name}`);
-  }
+  for (const [name, fields] of Object.entries(SEGMENTS))
+    lowering.fill(
+      offset + SREGS_SEGMENTS[name as keyof typeof SREGS_SEGMENTS],
+      structBytes(SEGMENT, fields),
+      `segment ${name}`,
+    );
   return offset;
 }

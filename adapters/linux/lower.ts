@@ -63,12 +63,14 @@ function prepare(lowering: Lowering, commands: readonly Command[], machine: Mach
   const file = lowering.result(lowering.call('memfd_create', address(name), value(0n)));
   mapArena(lowering);
   const { accesses, vms, vcpus } = whoTouches(commands);
+  // With shadow paging a VM that never had a slot may have no page tables: not a question that programs ask.
+  const furnishes = (vm: Label): boolean => vms.has(vm) || !machine.twoDimensionalPaging;
   const pages = [...new Set(accesses.map((gpa) => gpa & ~PAGE_MASK))];
   const guest =
-    pages.length === 0
+    pages.length === 0 && machine.twoDimensionalPaging
       ? undefined
-      : new Guest(lowering, hide(commands, machine, Guest.bytes(pages.length)), pages, machine.guestPhysicalBits);
-  return { lowering, file, guest, furnished: vms, active: vcpus, runs: new Map() };
+      : new Guest(lowering, hide(commands, machine, Guest.room(pages.length)), pages, machine.guestPhysicalBits);
+  return { lowering, file, guest, furnishes, active: vcpus, runs: new Map() };
 }
 
 function mapArena(lowering: Lowering): void {

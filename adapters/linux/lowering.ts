@@ -95,7 +95,7 @@ export class Lowering {
   }
 
   /** Leaves out what `body` writes where the operand is (not) the number. */
-  skip(when: 'equal' | 'unequal', operand: Operand, number: bigint, body: () => void): void {
+  skip(when: 'equal' | 'unequal', operand: Operand, number: bigint, body: () => unknown): void {
     const at = this.#steps.length;
     this.#steps.push({ kind: 'skip', count: 0, when, operand, value: number });
     body();

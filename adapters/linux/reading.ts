@@ -13,8 +13,10 @@ export interface GuestReading {
   readonly step: Index;
   /** The output that holds the head of struct kvm_run. */
   readonly exit: Index;
-  /** The output that holds what was loaded, if anything was. */
-  readonly loaded: Index | undefined;
+  /** Where code stores what it has, once it is past the access. */
+  readonly doorbell: bigint;
+  /** Whether the access was a load, so that what it loaded is told. */
+  readonly loads: boolean;
 }
 
 export type Reading =
@@ -40,7 +42,7 @@ export function observe(reading: Reading, results: CallResults): Observation {
     case 'field':
       return outcome.kind === 'ok' ? ok(left(reading.outOf, wordOf(results, reading.output))) : outcome;
     case 'guest':
-      return observeExit(outcome, viewOf(results, reading.exit), wordOrNothing(results, reading.loaded));
+      return observeExit(outcome, viewOf(results, reading.exit), reading);
     case 'host':
       if (outcome.kind === 'ok') return ok(wordOrNothing(results, reading.loaded));
       return outcome.errno === 'EFAULT'
@@ -69,7 +71,7 @@ const wordOrNothing = (results: CallResults, output: Index | undefined): bigint 
   output === undefined ? undefined : wordOf(results, output);
 
 /** What came of KVM_RUN that returned `result`, with the head of struct kvm_run as it was left. */
-function observeExit(result: Observation, exit: DataView, loaded: bigint | undefined): Observation {
+function observeExit(result: Observation, exit: DataView, { doorbell, loads }: GuestReading): Observation {
   const reason = BigInt(exit.getUint32(RUN.exitReason, true));
   if (result.kind === 'errno')
     return reason === EXIT.MEMORY_FAULT && (result.errno === 'EFAULT' || result.errno === 'EHWPOISON')
@@ -81,14 +83,11 @@ function observeExit(result: Observation, exit: DataView, loaded: bigint | undef
         }
       : result;
   switch (reason) {
-    case EXIT.HLT:
-      return loaded === undefined ? { kind: 'ok' } : { kind: 'ok', value: loaded };
-    case EXIT.MMIO:
-      return {
-        kind: 'mmio',
-        gpa: exit.getBigUint64(RUN.mmioPhysAddr, true),
-        write: exit.getUint8(RUN.mmioIsWrite) !== 0,
-      };
+    case EXIT.MMIO: {
+      const gpa = exit.getBigUint64(RUN.mmioPhysAddr, true);
+      if (gpa === doorbell) return loads ? ok(exit.getBigUint64(RUN.mmioData, true)) : ok(undefined);
+      return { kind: 'mmio', gpa, write: exit.getUint8(RUN.mmioIsWrite) !== 0 };
+    }
     default:
       return { kind: 'crash', message: `KVM_RUN returned with exit reason ${nameOfExit(reason)}` };
   }

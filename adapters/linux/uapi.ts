@@ -121,7 +121,7 @@ export const SREGS = struct(
   { cr0: 'u64', cr2: 'u64', cr3: 'u64', cr4: 'u64', cr8: 'u64', efer: 'u64', apic_base: 'u64' },
   224,
 );
-export const SREGS_SEGMENTS = { cs: 0, ds: 24, es: 48, fs: 72, gs: 96, ss: 120, tr: 144 } as const;
+export const SREGS_SEGMENTS = { cs: 0, ds: 24, es: 48, fs: 72, gs: 96, ss: 120, tr: 144, ldt: 168 } as const;
 export const SEGMENT = struct('kvm_segment', 24, {
   base: 'u64',
   limit: 'u32',
@@ -154,6 +154,7 @@ export const RUN = {
   exitReason: 8,
   /** KVM_EXIT_MMIO. */
   mmioPhysAddr: 32,
+  mmioData: 40,
   mmioIsWrite: 52,
   /** KVM_EXIT_MEMORY_FAULT. */
   faultFlags: 32,

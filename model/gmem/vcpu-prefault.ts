@@ -121,8 +121,8 @@ export const vcpuPrefault = defineTransition({
     {
       id: 'vcpu.prefault/shadow-paging',
       errno: 'EOPNOTSUPP',
-      when: 'the machine has no two-dimensional paging',
-      source: 'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault()',
+      when: 'the machine has no two-dimensional paging; a VM that never had a slot would say ENOSPC, for want of page tables',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault(), make_mmu_pages_available()',
       violated: (_args, state) => !state.config.machine.twoDimensionalPaging,
       unreachable: (machine) => (machine.twoDimensionalPaging ? 'the machine has two-dimensional paging' : undefined),
     },
