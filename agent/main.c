@@ -1,8 +1,8 @@
 /*
- * Executes programs of system calls that arrive on stdin, or on the port whose path is the one argument, and answers
- * each with its results. What the calls mean is the client's business; descriptors and mappings that a program
- * leaves open stay open. Ends with 0 at the end of input, 1 where reading or writing fails, and 2 where the
- * input cannot be told into messages any more.
+ * Executes programs of system calls that arrive on stdin, or on the port whose path is the one
+ * argument, and answers each with its results. What the calls mean is the client's business;
+ * descriptors and mappings that a program leaves open stay open. Ends with 0 at the end of input, 1
+ * where reading or writing fails, and 2 where the input cannot be told into messages any more.
  */
 #define _GNU_SOURCE
 #include "program.h"
@@ -56,7 +56,8 @@ static bool await(size_t count)
 		arrived.start = 0;
 	}
 	while (arrived.end - arrived.start < count) {
-		ssize_t got = read(input, arrived.bytes + arrived.end, sizeof(arrived.bytes) - arrived.end);
+		ssize_t got = read(input, arrived.bytes + arrived.end,
+				   sizeof(arrived.bytes) - arrived.end);
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -109,7 +110,10 @@ static void release(size_t length)
 static void answer(uint32_t id, enum status status, size_t body)
 {
 	struct reply head = {
-		.length = (uint32_t)(sizeof(head) + body), .magic = REPLY_MAGIC, .id = id, .status = status,
+		.length = (uint32_t)(sizeof(head) + body),
+		.magic = REPLY_MAGIC,
+		.id = id,
+		.status = status,
 	};
 
 	memcpy(reply, &head, sizeof(head));
@@ -134,7 +138,8 @@ static int64_t system_call(uint32_t number, const uint64_t args[CALL_ARGS])
 
 	__asm__ volatile("syscall"
 			 : "=a"(result)
-			 : "0"((uint64_t)number), "D"(args[0]), "S"(args[1]), "d"(args[2]), "r"(r10), "r"(r8), "r"(r9)
+			 : "0"((uint64_t)number), "D"(args[0]), "S"(args[1]), "d"(args[2]),
+			   "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return result;
 }
@@ -152,42 +157,54 @@ static void report(const struct program *program, uint32_t step, int64_t result)
 static const struct effects effects = { .call = system_call, .executed = report };
 
 /*
- * New memory for every program. Whatever the one before did to the area, by calls or through a guest's memory, is
- * gone with the pages: what was written, protections, pinned or poisoned pages. Costs only what was touched. Beyond the
- * pages that the program asked for a call finds nothing (EFAULT).
+ * New memory for every program. Whatever the one before did to the area, by calls or through a
+ * guest's memory, is gone with the pages: what was written, protections, pinned or poisoned pages.
+ * Costs only what was touched. Beyond the pages that the program asked for a call finds nothing
+ * (EFAULT).
  */
 static bool renew_area(size_t bytes)
 {
-	return mmap(area, DATA_MAX + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == area &&
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+
+	return mmap(area, DATA_MAX + PAGE, PROT_NONE, flags, -1, 0) == area &&
 	       mprotect(area, bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+static void refuse(uint32_t id, const char *reason)
+{
+	memcpy(reply + sizeof(struct reply), reason, strlen(reason));
+	answer(id, STATUS_REFUSED, strlen(reason));
 }
 
 static void serve(const unsigned char *message, size_t length)
 {
 	unsigned char *body = reply + sizeof(struct reply);
-	char reason[REASON_BYTES] = "no memory for the data area";
+	uint32_t id = word(offsetof(struct request, id));
 	struct program program;
 	size_t result_bytes;
 
-	if (!program_decode(&program, message, length, reason) || !renew_area(program.head.data_bytes)) {
-		memcpy(body, reason, strlen(reason));
-		answer(word(offsetof(struct request, id)), STATUS_REFUSED, strlen(reason));
+	if (!program_decode(&program, message, length)) {
+		refuse(id, program.reason);
+		return;
+	}
+	if (!renew_area(program.head.data_bytes)) {
+		refuse(id, "no memory for the data area");
 		return;
 	}
 	program_execute(&program, area, results, &effects);
 	result_bytes = program.head.steps * sizeof(*results);
 	memcpy(body, results, result_bytes);
 	program_collect(&program, area, body + result_bytes);
-	answer(program.head.id, STATUS_DONE, result_bytes + program.output_bytes);
+	answer(id, STATUS_DONE, result_bytes + program.output_bytes);
 }
 
-/* A program may do anything to this process. It should find little here, and do it to this process only. */
+/* A program may do anything to this process. It finds little here, and harms nobody else. */
 static void prepare(void)
 {
 	const struct rlimit none = { 0, 0 };
 	int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-	/* Where memory runs out, this process is the one to go. Without /proc the kernel chooses as it likes. */
+	/* Where memory runs out, this process is to go. Without /proc the kernel chooses. */
 	if (score >= 0 && write(score, "1000", 4) < 0)
 		fail(1, "/proc/self/oom_score_adj cannot be written");
 	system_call(SYS_close_range, (const uint64_t[CALL_ARGS]){ 3, UINT32_MAX });

@@ -15,6 +15,7 @@ struct program {
 	const unsigned char *operands;
 	const unsigned char *bytes;
 	size_t output_bytes;
+	char reason[128]; /* why it was refused */
 };
 
 /* What a program does to the world. */
@@ -25,14 +26,12 @@ struct effects {
 	void (*executed)(const struct program *program, uint32_t step, int64_t result);
 };
 
-#define REASON_BYTES 128
-
 /*
- * Checks the whole of a message, which begins with a struct request if it is long enough. False if it is not a
- * program, with a reason; after true, executing it touches nothing outside of its data area and its results, except
- * through system calls.
+ * Checks the whole of a message, which begins with a struct request if it is long enough. False if
+ * it is not a program, and says why; after true, executing it touches nothing outside of its data
+ * area and its results, except through system calls.
  */
-bool program_decode(struct program *program, const unsigned char *message, size_t length, char reason[REASON_BYTES]);
+bool program_decode(struct program *program, const unsigned char *message, size_t length);
 
 /* `data` points to head.data_bytes zeroed bytes, `results` has room for head.steps. */
 void program_execute(const struct program *program, unsigned char *data, int64_t *results,
