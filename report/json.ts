@@ -32,7 +32,9 @@ export const Report = z
   .strictObject({
     schema: z.literal(REPORT_SCHEMA),
     version: z.string().describe('Version of gmem-conformance'),
-    modelHash: z.string().describe('Changes when a rule, its place or its result changes'),
+    modelHash: z
+      .string()
+      .describe('Changes when a rule or what it does changes, as far as a few probing programs meet it'),
     target: z.string(),
     profile: z.string(),
     seed: z.int(),

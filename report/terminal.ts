@@ -28,7 +28,7 @@ export const printSubject = ({ target, profile, modelHash, recorded = modelHash 
       : [
           field(
             '',
-            `the program was recorded with model ${recorded}: the rules have changed since, and so may the verdict`,
+            `the program was recorded with model ${recorded}: the specification has changed since, and so may the verdict`,
           ),
         ]),
   ].join('\n');
