@@ -47,7 +47,11 @@ export const Report = z
       .array(z.strictObject({ id: z.string(), hits: count }))
       .describe('Every rule of the profile, and how often it decided a command that was checked'),
     invariants: z.array(
-      z.strictObject({ id: z.string(), status: z.enum(['held', 'broken', 'not-observable']), checks: count }),
+      z.strictObject({
+        id: z.string(),
+        status: z.enum(['held', 'broken', 'not-observable', 'not-evaluated']),
+        checks: count,
+      }),
     ),
     unmodelled: z
       .array(z.strictObject({ rule: z.string(), programs: count }))
