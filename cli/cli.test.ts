@@ -160,11 +160,11 @@ describe('a replay', () => {
     expect(stdout).toMatch(/^vm\.create vm=vm0 dev=kvm type=0 +# vm\.create\/created +ok.* ok$/m);
   });
 
-  test.concurrent('says that the rules have changed since a token was made, and runs it', async () => {
+  test.concurrent('says that the specification has changed since a token was made, and runs it', async () => {
     const token = encodeToken({ program: VM, profile: 'linux-7.3', target: 'reference', modelHash: 'old' });
     const { status, stdout } = await gmem(['replay', token]);
     expect(status).toBe(0);
-    expect(stdout).toContain('recorded with model old: the rules have changed since');
+    expect(stdout).toContain('recorded with model old: the specification has changed since');
   });
 });
 

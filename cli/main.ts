@@ -33,7 +33,7 @@ try {
   await assemble().parseAsync();
 } catch (error) {
   const command = [NAME, ...process.argv.slice(2)].map(shellWord).join(' ');
-  const { status, message } = endingOf(error, { command, version: VERSION, modelHash: modelHash() });
+  const { status, message } = endingOf(error, { command, version: VERSION, modelHash });
   if (message !== undefined) process.stderr.write(`${message}\n`);
   process.exitCode = status;
 }

@@ -4,7 +4,7 @@ import { UnavailableError } from '../adapters/adapter.ts';
 import { UsageError } from './errors.ts';
 import { endingOf } from './status.ts';
 
-const INVOCATION = { command: 'gmem-conformance run', version: '1.2.3', modelHash: 'abc' };
+const INVOCATION = { command: 'gmem-conformance run', version: '1.2.3', modelHash: () => 'abc' };
 
 describe('the end of a command that throws', () => {
   test('is a usage error where the caller can help it', () => {

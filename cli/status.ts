@@ -14,7 +14,8 @@ export interface Ending {
 export interface Invocation {
   readonly command: string;
   readonly version: string;
-  readonly modelHash: string;
+  /** Asked for only where it is shown: it takes a moment. */
+  readonly modelHash: () => string;
 }
 
 export function endingOf(error: unknown, invocation: Invocation): Ending {
@@ -32,6 +33,6 @@ function defect(error: unknown, { command, version, modelHash }: Invocation): st
     `error: ${what}`,
     'this is a defect of the kit, please report it with the lines above, the seed, and:',
     `  command  ${command}`,
-    `  version  ${version}, model ${modelHash}, node ${process.version}`,
+    `  version  ${version}, model ${modelHash()}, node ${process.version}`,
   ].join('\n');
 }

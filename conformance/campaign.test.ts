@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import _ from 'lodash';
 import type { Observed, Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
@@ -60,6 +61,22 @@ describe('a campaign', () => {
       status: 'not-observable',
       checks: 0,
     });
+  });
+
+  it('tells what cannot be seen from what never came up', async () => {
+    const statuses = async (target: Target): Promise<readonly (readonly [string, string])[]> => {
+      // So few programs that none stores a secret.
+      const { invariants } = await runCampaign(specification, target, { ...OPTIONS, runs: 2, maxCommands: 3 });
+      return invariants.map(({ id, status }) => [id, status] as const);
+    };
+    expect(new Map(await statuses(simulatorTarget())).get(SECRECY.id)).toBe('not-evaluated');
+    const onReference = new Map(await statuses(reference));
+    expect(onReference.get('gmem/never-rebinds')).toBe('held');
+    expect(onReference.get('memory/free-is-present')).toBe('not-observable');
+    const onBlack = await statuses(black);
+    expect(_.uniq(onBlack.map(([, status]) => status))).toEqual(['not-observable', 'not-evaluated']);
+    const onNothing = await statuses({ ...reference, execute: () => [] });
+    expect(_.uniq(onNothing.map(([, status]) => status))).toEqual(['not-evaluated']);
   });
 
   it('sends no command to a target that lacks what it takes', async () => {

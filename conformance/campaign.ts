@@ -36,8 +36,11 @@ export interface CampaignOptions extends FailureOptions {
 
 export interface InvariantResult {
   readonly id: string;
-  /** `not-observable`: never evaluated, because the target does not show what the sentence speaks of. */
-  readonly status: 'held' | 'broken' | 'not-observable';
+  /**
+   * `not-observable`: the target does not show what the sentence speaks of. `not-evaluated`: it does, but no program of
+   * this run came to that.
+   */
+  readonly status: 'held' | 'broken' | 'not-observable' | 'not-evaluated';
   readonly checks: number;
 }
 
@@ -162,7 +165,7 @@ class Running {
       programs: this.#programs,
       commands: this.#commands,
       coverage,
-      invariants: invariantResults(tally, failure),
+      invariants: invariantResults(this.#target, tally, failure),
       unmodelled: this.#unmodelled,
       skipped: skippedOn(this.#target),
       ...(failure === undefined ? {} : { failure }),
@@ -171,11 +174,18 @@ class Running {
   }
 }
 
-function invariantResults({ checks }: InvariantTally, failure: Failure | undefined): readonly InvariantResult[] {
-  return [...INVARIANTS.map(({ id }) => id), SECRECY.id].map((id) => {
+function invariantResults(
+  { capabilities }: Target,
+  { checks }: InvariantTally,
+  failure: Failure | undefined,
+): readonly InvariantResult[] {
+  const showsFacts = capabilities.has('facts');
+  const sawFacts = INVARIANTS.some(({ id }) => checks.has(id));
+  const never = (id: string): InvariantResult['status'] =>
+    id !== SECRECY.id && (!showsFacts || sawFacts) ? 'not-observable' : 'not-evaluated';
+  return [...INVARIANTS, SECRECY].map(({ id }) => {
     const count = checks.get(id) ?? 0;
-    const status = failure?.invariant === id ? 'broken' : count > 0 ? 'held' : 'not-observable';
-    return { id, status, checks: count };
+    return { id, status: failure?.invariant === id ? 'broken' : count > 0 ? 'held' : never(id), checks: count };
   });
 }
 

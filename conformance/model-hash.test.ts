@@ -2,6 +2,7 @@ import { describe, expect, it, jest } from '@jest/globals';
 import { CATALOGUE } from '../model/catalogue.ts';
 import type { AnyTransition } from '../model/core/specification.ts';
 import { modelHash } from './model-hash.ts';
+import { SECRECY } from './secret.ts';
 
 /** The hash that a specification with these commands would have. */
 async function hashWith(change: (transition: AnyTransition) => AnyTransition): Promise<string> {
@@ -35,11 +36,30 @@ describe('the hash of the specification', () => {
       onSlots(({ guards }) => ({ guards: guards.map((row) => ({ ...row, only: { before: '7.0' } })) })),
     ],
     ['an acceptance goes', onSlots(({ accepts }) => ({ accepts: accepts.slice(1) }))],
+    [
+      'a predicate changes',
+      onSlots(({ guards }) => ({
+        guards: guards.map((row) => (row.id === 'slot.set/gpa-overlap' ? { ...row, violated: () => false } : row)),
+      })),
+    ],
+    [
+      'a command does something else',
+      onSlots(({ accepts }) => ({
+        accepts: accepts.map((each) => ({ ...each, accept: (_args, state) => ({ state }) })),
+      })),
+    ],
+    ['another error is allowed', onSlots(({ mayAlso }) => ({ mayAlso: [...mayAlso, 'EINTR'] }))],
+    ['a command may stop half-way', onSlots(() => ({ mayLeavePrefix: true }))],
   ])('changes where %s', async (_what, change) => {
     expect(await hashWith(change)).not.toBe(modelHash());
   });
 
-  it('does not change with what programs are drawn', async () => {
-    expect(await hashWith(onSlots(() => ({ weight: 99, draw: () => undefined })))).toBe(modelHash());
+  it('changes where the sentence about secrets does', async () => {
+    let hash = '';
+    await jest.isolateModulesAsync(async () => {
+      jest.doMock('./secret.ts', () => ({ SECRECY: { ...SECRECY, sentence: 'Secrets are told.' } }));
+      hash = (await import('./model-hash.ts')).modelHash();
+    });
+    expect(hash).not.toBe(modelHash());
   });
 });

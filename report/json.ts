@@ -32,7 +32,9 @@ export const Report = z
   .strictObject({
     schema: z.literal(REPORT_SCHEMA),
     version: z.string().describe('Version of gmem-conformance'),
-    modelHash: z.string().describe('Changes when a rule, its place or its result changes'),
+    modelHash: z
+      .string()
+      .describe('Changes when a rule or what it does changes, as far as a few probing programs meet it'),
     target: z.string(),
     profile: z.string(),
     seed: z.int(),
@@ -45,7 +47,11 @@ export const Report = z
       .array(z.strictObject({ id: z.string(), hits: count }))
       .describe('Every rule of the profile, and how often it decided a command that was checked'),
     invariants: z.array(
-      z.strictObject({ id: z.string(), status: z.enum(['held', 'broken', 'not-observable']), checks: count }),
+      z.strictObject({
+        id: z.string(),
+        status: z.enum(['held', 'broken', 'not-observable', 'not-evaluated']),
+        checks: count,
+      }),
     ),
     unmodelled: z
       .array(z.strictObject({ rule: z.string(), programs: count }))

@@ -28,7 +28,7 @@ export const printSubject = ({ target, profile, modelHash, recorded = modelHash 
       : [
           field(
             '',
-            `the program was recorded with model ${recorded}: the rules have changed since, and so may the verdict`,
+            `the program was recorded with model ${recorded}: the specification has changed since, and so may the verdict`,
           ),
         ]),
   ].join('\n');
@@ -91,16 +91,17 @@ function outOfReach(specification: Specification, skipped: ReadonlySet<string>, 
 }
 
 function printInvariants({ invariants }: Report, colors: Colors): readonly string[] {
-  const held = invariants.filter(({ status, checks }) => status === 'held' && checks > 0);
+  const held = invariants.filter(({ status }) => status === 'held');
   return [
     field('invariants', `held ${held.length} of ${invariants.length}`),
     ...aligned(
       invariants.map(({ id, status, checks }): Row => [
         id,
         match(status)
-          .with('held', () => (checks === 0 ? 'never evaluated in this run' : `held ${plural(checks, 'time')}`))
+          .with('held', () => `held ${plural(checks, 'time')}`)
           .with('broken', () => colors.red('broken'))
           .with('not-observable', () => 'not observable on this target')
+          .with('not-evaluated', () => 'never evaluated in this run')
           .exhaustive(),
       ]),
     ),

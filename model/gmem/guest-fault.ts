@@ -55,7 +55,9 @@ function hostBackedPage(state: State, slot: Slot, gfn: number): Found | Obstacle
   if (at === 'nothing') return 'host-page-missing';
   const inode = known(state.inodes, at.inode);
   if (at.page >= inode.pages || !hostMayTouch(inode)) return 'host-page-missing';
-  return isHostPoisoned(state, at) ? 'host-page-poisoned' : { ...at, private: false, slot };
+  if (isHostPoisoned(state, at)) return 'host-page-poisoned';
+  // Written out, here and for host accesses: with a spread, generating and stepping takes a quarter longer.
+  return { inode: at.inode, page: at.page, mapping: at.mapping, mappingPage: at.mappingPage, private: false, slot };
 }
 
 export function resolveGfn(state: State, vmLabel: Label, gfn: number): Found | Obstacle {

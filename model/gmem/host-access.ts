@@ -29,7 +29,8 @@ const SIGSEGV: Outcome = { kind: 'signal', signal: 'SIGSEGV' };
 function placeOf({ mapping: base, offset }: Access, state: State): HostPage & Place {
   const page = hostPage(state, base, toPages(offset));
   if (typeof page === 'string') throw new Error(`specification defect: ${base} is not mapped`);
-  return { ...page, word: wordIndex(offset) };
+  const { inode, page: index, mapping: label, mappingPage } = page;
+  return { inode, page: index, mapping: label, mappingPage, word: wordIndex(offset) };
 }
 
 /** The page gets a folio if it has none, and the process's page table shows it. */

@@ -432,24 +432,23 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
   const slot = freeSlotId(vmOf(state, vmFd));
   const backing = random.below(6) > 0 ? freeFileRange(state, vmFd, random) : undefined;
   const hvaPage = random.below(4);
-  const common = {
-    vm: vmFd,
-    slot,
-    hva: chooseHostAddress(random, state, hvaPage),
-    gpa: bytes(chooseSlotGfn(random, vmOf(state, vmFd))),
-  };
+  const hva = chooseHostAddress(random, state, hvaPage);
+  const gpa = bytes(chooseSlotGfn(random, vmOf(state, vmFd)));
   if (backing === undefined) {
     const api = pick(random, ['v1', 'v2'] as const);
     const flags = pick(random, [0n, 0n, KVM_MEM.LOG_DIRTY_PAGES, KVM_MEM.READONLY]);
-    return { ...common, api, flags, size: bytes(choosePages(random)), gmem: NO_FD, offset: 0n };
+    return { vm: vmFd, api, slot, flags, gpa, size: bytes(choosePages(random)), hva, gmem: NO_FD, offset: 0n };
   }
   const first = backing.start + (random.below(3) === 0 ? random.below(Math.min(backing.end - backing.start, 4)) : 0);
   const pages = 1 + random.below(Math.min(backing.end - first, 8));
   return {
-    ...common,
+    vm: vmFd,
     api: 'v2',
+    slot,
     flags: KVM_MEM.GUEST_MEMFD,
+    gpa,
     size: bytes(random.below(3) === 0 ? Math.min(backing.end - first, 0x7fff_ffff) : pages),
+    hva,
     gmem: backing.gmem,
     offset: bytes(first),
   };
