@@ -38,7 +38,7 @@ export const attributesSet = defineTransition({
   mayAlso: ['ENOMEM'],
   weight: 9,
   guards: [
-    { descriptor: 'vm', kind: 'vm' },
+    { descriptor: 'vm', kind: 'vm', ioctl: true },
     {
       id: 'attributes.set/not-built',
       errno: 'ENOTTY',

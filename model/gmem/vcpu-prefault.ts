@@ -88,7 +88,7 @@ export const vcpuPrefault = defineTransition({
   mayAlso: ['EINTR', 'ENOMEM', 'EAGAIN'],
   weight: 6,
   guards: [
-    { descriptor: 'vcpu', kind: 'vcpu' },
+    { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },
     {
       id: 'vcpu.prefault/flags',
       errno: 'EINVAL',
