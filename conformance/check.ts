@@ -3,7 +3,7 @@ import type { Observed, Target } from '../adapters/adapter.ts';
 import type { Facts } from '../model/core/facts.ts';
 import { printOutcome, sameOutcome, type Observation } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
-import { follow, type AnyCommand, type Specification, type Step } from '../model/core/specification.ts';
+import type { AnyCommand, AnyTransition, Specification, Step } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
 import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
 import type { Coverage } from './coverage.ts';
@@ -52,7 +52,8 @@ function compare(
   observations: Iterable<Observed>,
   trace: readonly Step[] | undefined,
 ): ProgramVerdict {
-  const { specification, coverage, tally, onStep } = checking;
+  const { specification, target, coverage, tally, onStep } = checking;
+  const shortage = new Shortage(target.capabilities.has('fault-injection'));
   let state: State = specification.initial;
   let facts: Facts | undefined;
   let expectations = trace;
@@ -61,20 +62,24 @@ function compare(
     const command = program[at];
     if (command === undefined)
       return { kind: 'inconclusive', reason: 'the target observed more than it was asked to do' };
-    const expected = expectations?.[at] ?? specification.step(state, command);
+    const expected = shortage.during(expectations?.[at] ?? specification.step(state, command));
     onStep?.({ command, expected, observed });
     if (expected.unmodelled !== undefined) {
       coverage?.hit(expected.rule);
       return { kind: 'conforms', commands: at, unmodelled: { at, rule: expected.rule, reason: expected.unmodelled } };
     }
-    const next = follow(state, expected, observed.outcome);
+    const next = specification.follow(state, command, expected, observed.outcome);
     if (next === undefined) return parted(at, expected, observed.outcome);
+    shortage.after(specification.transition(command.name), expected, observed.outcome);
     // An error that the environment caused is allowed, but says nothing about the rule.
     if (sameOutcome(expected.outcome, observed.outcome)) coverage?.hit(expected.rule);
     else if (tally !== undefined) tally.environment++;
     if (next !== expected.state) expectations = undefined;
-    const broken = brokenInvariant(checking, command, observed, facts);
+    const half = leavesPrefix(specification, command, expected, observed.outcome);
+    const failed = !half && isFailure(observed.outcome);
+    const broken = brokenInvariant(checking, failed, observed, facts);
     if (broken !== undefined) return violated(at, expected, broken);
+    if (half) return { kind: 'conforms', commands: at + 1, unmodelled: { at, rule: expected.rule, reason: HALF_DONE } };
     state = next;
     facts = observed.facts;
     at++;
@@ -85,14 +90,13 @@ function compare(
 }
 
 function brokenInvariant(
-  { specification, tally }: Checking,
-  command: AnyCommand,
-  { outcome, facts }: Observed,
+  { tally }: Checking,
+  failed: boolean,
+  { facts }: Observed,
   before: Facts | undefined,
 ): { readonly invariant: Invariant; readonly how: string } | undefined {
   // Facts that did not change since they were last looked at are as true as they were then.
   if (facts === undefined || facts === before) return undefined;
-  const failed = isFailure(specification, command, outcome);
   for (const invariant of INVARIANTS) {
     if (!invariant.observable(facts)) continue;
     if (tally !== undefined) tally.checks.set(invariant.id, (tally.checks.get(invariant.id) ?? 0) + 1);
@@ -102,11 +106,44 @@ function brokenInvariant(
   return undefined;
 }
 
-function isFailure(specification: Specification, command: AnyCommand, outcome: Observation): boolean {
-  if (outcome.kind === 'memory-fault' || outcome.kind === 'signal') return true;
-  if (outcome.kind !== 'errno') return false;
-  const { mayLeavePrefix, mayAlso } = specification.transition(command.name);
-  return !(mayLeavePrefix === true && mayAlso.includes(outcome.errno));
+const HALF_DONE = 'the environment stopped the command half-way, and how far it got cannot be told';
+
+const isFailure = ({ kind }: Observation): boolean => kind === 'errno' || kind === 'memory-fault' || kind === 'signal';
+
+/** Whether the environment stopped the command, which then leaves what it has done so far. */
+const leavesPrefix = (
+  specification: Specification,
+  { name }: AnyCommand,
+  { outcome, mayAlso }: Step,
+  observed: Observation,
+): boolean =>
+  specification.transition(name).mayLeavePrefix === true &&
+  observed.kind === 'errno' &&
+  mayAlso.includes(observed.errno) &&
+  !sameOutcome(outcome, observed);
+
+/**
+ * Where allocations fail because a command makes them fail, they fail for no other reason: so ENOMEM is allowed while a
+ * failure is due, and is a divergence else. On other targets it is always allowed.
+ */
+class Shortage {
+  readonly #isInjected: boolean;
+  #isDue = false;
+
+  constructor(isInjected: boolean) {
+    this.#isInjected = isInjected;
+  }
+
+  during(step: Step): Step {
+    if (!this.#isInjected || this.#isDue || !step.mayAlso.includes('ENOMEM')) return step;
+    return { ...step, mayAlso: step.mayAlso.filter((errno) => errno !== 'ENOMEM') };
+  }
+
+  /** A failure is due from the command that asks for it, until it shows. */
+  after({ requires }: AnyTransition, { outcome }: Step, observed: Observation): void {
+    if (requires === 'fault-injection') this.#isDue = true;
+    else if ('errno' in observed && observed.errno === 'ENOMEM' && !sameOutcome(outcome, observed)) this.#isDue = false;
+  }
 }
 
 const parted = (at: number, expected: Step, observed: Observation): Divergence => ({

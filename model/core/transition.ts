@@ -72,6 +72,16 @@ export interface Acceptance<A> {
   accept(args: A, state: State): Accepted;
 }
 
+/** An error that the environment may cause at any time; or only in commands that no row stops, where that is said. */
+export type EnvironmentError<A> =
+  | Errno
+  | {
+      readonly errno: Errno;
+      /** The end of a sentence that starts with "when". */
+      readonly when: string;
+      applies(args: A, state: State): boolean;
+    };
+
 export interface DrawContext {
   readonly random: Random;
   readonly state: State;
@@ -87,10 +97,15 @@ export interface Transition<N extends string = string, A = Args> {
   readonly only?: Condition;
   /** What a target must be able to do for the command to make sense to it. */
   readonly requires?: 'memory-failure' | 'fault-injection';
-  /** Errors that the environment may cause at any time; the state stays as it is. */
-  readonly mayAlso: readonly Errno[];
+  /** Errors that the environment may cause; the state stays as it is. */
+  readonly mayAlso: readonly EnvironmentError<A>[];
   /** The command may stop half-way with one of those errors and leave what it has done so far. */
   readonly mayLeavePrefix?: boolean;
+  /**
+   * The arguments of a command that does only what a success with this value tells, where the environment may make the
+   * command succeed with less than it was asked for.
+   */
+  shortened?(args: A, value: bigint): A | undefined;
   readonly guards: readonly Guard<A>[];
   readonly accepts: readonly Acceptance<A>[];
   /** Makes what other commands work on, so that programs begin with such commands. */
