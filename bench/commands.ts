@@ -26,7 +26,6 @@ import { printOutcome } from '../model/core/outcome.ts';
 import { pick, pickOr, type Random } from '../model/core/random.ts';
 import {
   argumentsOf,
-  follow,
   type AnyCommand,
   type AnyTransition,
   type Specification,
@@ -103,9 +102,9 @@ class TransitionCommand implements fc.Command<Model, Real> {
     const { command, step } = this.#resolved;
     model.executed.push(command);
     const observed = real.run(command);
-    const next = follow(model.state, step, observed.outcome);
+    const next = this.#specification.follow(model.state, command, step, observed.outcome);
     if (next === undefined) throw new Divergence(`${step.rule}: ${printOutcome(observed.outcome)}`);
-    this.#checkInvariants(model, observed);
+    this.#checkInvariants(model, step, observed);
     model.state = next;
     model.facts = observed.facts;
   }
@@ -122,9 +121,9 @@ class TransitionCommand implements fc.Command<Model, Real> {
     return args === undefined || random.below(4) > 0 ? args : withWild(this.#transition, args, random, state);
   }
 
-  #checkInvariants({ facts: before }: Model, { outcome, facts: after }: Observed): void {
+  #checkInvariants({ facts: before }: Model, { mayAlso }: Step, { outcome, facts: after }: Observed): void {
     if (after === undefined || after === before) return;
-    const { mayLeavePrefix, mayAlso } = this.#transition;
+    const { mayLeavePrefix } = this.#transition;
     const failed = outcome.kind === 'errno' && !(mayLeavePrefix === true && mayAlso.includes(outcome.errno));
     for (const invariant of INVARIANTS) {
       if (!invariant.observable(after)) continue;

@@ -43,9 +43,9 @@ describe('checking a program', () => {
   });
 
   it('goes on from the same state after an error that may happen at any time', () => {
-    const observed = [{ outcome: fails('ENOMEM') }, right[1], { outcome: fails('EBADF') }];
+    const observed = [{ outcome: fails('EMFILE') }, right[1], { outcome: fails('EBADF') }];
     expect(check(answering(...observed))).toEqual({ kind: 'conforms', commands: 3 });
-    const wrong = [{ outcome: fails('ENOMEM') }, right[1], { outcome: ok() }];
+    const wrong = [{ outcome: fails('EMFILE') }, right[1], { outcome: ok() }];
     expect(check(answering(...wrong))).toMatchObject({ kind: 'diverges', at: 2, expected: 'EBADF', observed: 'ok' });
   });
 
@@ -138,6 +138,97 @@ describe('checking a program', () => {
       ['fd.close', 'fd.close/vm-destroyed'],
     ]);
     expect(coverage.hits('file.stat/bad-descriptor')).toBe(1);
+  });
+});
+
+/** What a target comes to that answers the last command of a program so, and all before as it should. */
+function checkLast(lines: readonly string[], last: Observed['outcome'], capabilities: Target['capabilities']) {
+  const { program: commands } = parseProgram(specification, lines.join('\n'));
+  const before = [...(referenceTarget().execute(commands, specification.config.profile) as Iterable<Observed>)];
+  const observed = [...before.slice(0, -1).map(({ outcome }) => ({ outcome })), { outcome: last }];
+  return checkProgram({ specification, target: { ...answering(...observed), capabilities } }, commands);
+}
+
+const BLACK: Target['capabilities'] = new Set();
+const INJECTING: Target['capabilities'] = new Set(['fault-injection']);
+
+const MEMORY = [
+  'vm.create vm=vm0 dev=kvm type=1',
+  'gmem.create file=file0 vm=vm0 size=0x4000 flags=1 reserved=0',
+  'slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x4000 hva=arena gmem=file0 offset=0',
+  'vcpu.create vcpu=vcpu0 vm=vm0 id=0',
+];
+const ENOMEM = fails('ENOMEM');
+const EINTR = fails('EINTR');
+
+describe('an error of the environment', () => {
+  const make = (attributes: number) => `attributes.set vm=vm0 address=0 size=0x1000 attributes=${attributes} flags=0`;
+  const allocate = 'gmem.fallocate fd=file0 mode=1 offset=0 length=0x4000';
+
+  it.each([
+    ['is allowed where memory is allocated', [make(8)], ENOMEM],
+    ['is allowed where the call can be interrupted', ['vcpu.prefault vcpu=vcpu0 gpa=0 size=0x4000 flags=0'], EINTR],
+    [
+      'is allowed where a file is created',
+      ['gmem.create file=f vm=vm0 size=0x1000 flags=0 reserved=0'],
+      fails('EMFILE'),
+    ],
+  ])('%s', (_name, lines, outcome) => {
+    expect(checkLast([...MEMORY, ...lines], outcome, BLACK)).toEqual({ kind: 'conforms', commands: 5 });
+  });
+
+  it.each([
+    ['punching cannot fail', [allocate, 'gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000'], ENOMEM],
+    ['punching cannot be interrupted', [allocate, 'gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000'], EINTR],
+    ['clearing attributes takes no memory', [make(8), make(0)], ENOMEM],
+    ['attributes that are there already take none', [make(8), make(8)], ENOMEM],
+    ['nobody deletes a slot meanwhile', ['vcpu.prefault vcpu=vcpu0 gpa=0 size=0x1000 flags=0'], fails('EAGAIN')],
+  ])('is a divergence where %s', (_name, lines, outcome) => {
+    expect(checkLast([...MEMORY, ...lines], outcome, BLACK)).toMatchObject({ kind: 'diverges', at: 3 + lines.length });
+  });
+
+  it('ends checking where it leaves a command half done', () => {
+    const later = 'memory.fail fd=file0 page=0';
+    const { program: commands } = parseProgram(specification, [...MEMORY, allocate, later].join('\n'));
+    const observed = [...MEMORY.map(() => ({ outcome: ok() })), { outcome: ENOMEM }, { outcome: ok() }];
+    const target = { ...answering(...observed), capabilities: BLACK };
+    expect(checkProgram({ specification, target }, commands)).toMatchObject({
+      kind: 'conforms',
+      commands: 5,
+      unmodelled: { at: 4, rule: 'gmem.fallocate/allocate', reason: expect.stringContaining('half-way') },
+    });
+  });
+
+  it.each([
+    [0x1000n, 'conforms'],
+    [0x3000n, 'conforms'],
+    [0n, 'diverges'],
+    [0x800n, 'diverges'],
+    [0x5000n, 'diverges'],
+  ])('may let a pre-fault of 0x4000 bytes succeed with %s', (value, kind) => {
+    const lines = [...MEMORY, 'vcpu.prefault vcpu=vcpu0 gpa=0 size=0x4000 flags=0'];
+    expect(checkLast(lines, ok(value), BLACK)).toMatchObject({ kind });
+  });
+});
+
+describe('ENOMEM of a target that fails allocations when it is told to', () => {
+  const make = 'attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0';
+  const lines = [...MEMORY, 'fault.slab skip=0', make, make];
+  const { program: commands } = parseProgram(specification, lines.join('\n'));
+  const run = (...last: readonly Observed['outcome'][]) => {
+    const observed = [...MEMORY, ''].map((): Observed => ({ outcome: ok() }));
+    const target = answering(...observed, ...last.map((outcome) => ({ outcome })));
+    return checkProgram({ specification, target: { ...target, capabilities: INJECTING } }, commands);
+  };
+
+  it('is a divergence where no failure is due', () => {
+    expect(checkLast([...MEMORY, make], ENOMEM, INJECTING)).toMatchObject({ kind: 'diverges', at: 4, expected: 'ok' });
+  });
+
+  it('is allowed once for each failure', () => {
+    expect(run(ENOMEM, ok())).toEqual({ kind: 'conforms', commands: 7 });
+    expect(run(ok(), ok())).toEqual({ kind: 'conforms', commands: 7 });
+    expect(run(ENOMEM, ENOMEM)).toMatchObject({ kind: 'diverges', at: 6, expected: 'ok', observed: 'ENOMEM' });
   });
 });
 

@@ -3,7 +3,7 @@ import type { Observed, Target } from '../adapters/adapter.ts';
 import type { Facts } from '../model/core/facts.ts';
 import { printOutcome, sameOutcome, type Observation } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
-import { follow, type AnyCommand, type Specification, type Step } from '../model/core/specification.ts';
+import type { AnyCommand, AnyTransition, Specification, Step } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
 import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
 import type { Coverage } from './coverage.ts';
@@ -66,7 +66,8 @@ function compare(
   trace: readonly Step[],
   executed: number,
 ): ProgramVerdict {
-  const { specification, coverage, tally, onStep } = checking;
+  const { specification, target, coverage, tally, onStep } = checking;
+  const shortage = new Shortage(target.capabilities.has('fault-injection'));
   let state: State = specification.initial;
   let facts: Facts | undefined;
   // Undefined after an error of the environment: from there on the state is another.
@@ -74,17 +75,21 @@ function compare(
   let at = 0;
   for (const observed of observations) {
     const command = program[at] as AnyCommand;
-    const expected = expectations?.[at] ?? specification.step(state, command);
+    const expected = shortage.during(expectations?.[at] ?? specification.step(state, command));
     if (expected.unmodelled !== undefined) return silentFrom(checking, at, command, expected);
     onStep?.({ command, expected, observed });
-    const next = follow(state, expected, observed.outcome);
+    const next = specification.follow(state, command, expected, observed.outcome);
     if (next === undefined) return parted(at, expected, observed.outcome);
+    shortage.after(specification.transition(command.name), expected, observed.outcome);
     // An error that the environment caused is allowed, but says nothing about the rule.
     if (sameOutcome(expected.outcome, observed.outcome)) coverage?.hit(expected.rule);
     else if (tally !== undefined) tally.environment++;
     if (next !== expected.state) expectations = undefined;
-    const broken = brokenInvariant(checking, command, observed, facts);
+    const half = leavesPrefix(specification, command, expected, observed.outcome);
+    const failed = !half && isFailure(observed.outcome);
+    const broken = brokenInvariant(checking, failed, observed, facts);
     if (broken !== undefined) return violated(at, expected, broken);
+    if (half) return { kind: 'conforms', commands: at + 1, unmodelled: { at, rule: expected.rule, reason: HALF_DONE } };
     state = next;
     facts = observed.facts;
     at++;
@@ -113,14 +118,13 @@ function expectationsOf(specification: Specification, program: Program): readonl
 }
 
 function brokenInvariant(
-  { specification, tally }: Checking,
-  command: AnyCommand,
-  { outcome, facts }: Observed,
+  { tally }: Checking,
+  failed: boolean,
+  { facts }: Observed,
   before: Facts | undefined,
 ): { readonly invariant: Invariant; readonly how: string } | undefined {
   // Facts that did not change since they were last looked at are as true as they were then.
   if (facts === undefined || facts === before) return undefined;
-  const failed = isFailure(specification, command, outcome);
   for (const invariant of INVARIANTS) {
     if (!invariant.observable(facts)) continue;
     if (tally !== undefined) tally.checks.set(invariant.id, (tally.checks.get(invariant.id) ?? 0) + 1);
@@ -130,11 +134,44 @@ function brokenInvariant(
   return undefined;
 }
 
-function isFailure(specification: Specification, command: AnyCommand, outcome: Observation): boolean {
-  if (outcome.kind === 'memory-fault' || outcome.kind === 'signal') return true;
-  if (outcome.kind !== 'errno') return false;
-  const { mayLeavePrefix, mayAlso } = specification.transition(command.name);
-  return !(mayLeavePrefix === true && mayAlso.includes(outcome.errno));
+const HALF_DONE = 'the environment stopped the command half-way, and how far it got cannot be told';
+
+const isFailure = ({ kind }: Observation): boolean => kind === 'errno' || kind === 'memory-fault' || kind === 'signal';
+
+/** Whether the environment stopped the command, which then leaves what it has done so far. */
+const leavesPrefix = (
+  specification: Specification,
+  { name }: AnyCommand,
+  { outcome, mayAlso }: Step,
+  observed: Observation,
+): boolean =>
+  specification.transition(name).mayLeavePrefix === true &&
+  observed.kind === 'errno' &&
+  mayAlso.includes(observed.errno) &&
+  !sameOutcome(outcome, observed);
+
+/**
+ * Where allocations fail because a command makes them fail, they fail for no other reason: so ENOMEM is allowed while a
+ * failure is due, and is a divergence else. On other targets it is always allowed.
+ */
+class Shortage {
+  readonly #isInjected: boolean;
+  #isDue = false;
+
+  constructor(isInjected: boolean) {
+    this.#isInjected = isInjected;
+  }
+
+  during(step: Step): Step {
+    if (!this.#isInjected || this.#isDue || !step.mayAlso.includes('ENOMEM')) return step;
+    return { ...step, mayAlso: step.mayAlso.filter((errno) => errno !== 'ENOMEM') };
+  }
+
+  /** A failure is due from the command that asks for it, until it shows. */
+  after({ requires }: AnyTransition, { outcome }: Step, observed: Observation): void {
+    if (requires === 'fault-injection') this.#isDue = true;
+    else if ('errno' in observed && observed.errno === 'ENOMEM' && !sameOutcome(outcome, observed)) this.#isDue = false;
+  }
 }
 
 const parted = (at: number, expected: Step, observed: Observation): Divergence => ({

@@ -53,10 +53,10 @@ describe('docs/examples/file-seek.ts', () => {
 describe('docs/examples/toy-target.ts', () => {
   const specification = toySpecification(DEFAULT_PROFILE);
 
-  test('conforms, and every rule of its commands is exercised', async () => {
+  test('conforms, and every rule of its commands is exercised, but for the one that takes a vCPU', async () => {
     const { verdict, coverage, invariants } = await runCampaign(specification, toyTarget(), BUDGET);
     expect(verdict).toBe('conforms');
-    expect(coverage.missing(specification).map(({ id }) => id)).toEqual([]);
+    expect(coverage.missing(specification).map(({ id }) => id)).toEqual(['vm.create/foreign-ioctl']);
     expect(invariants.filter(({ status }) => status === 'held')).toEqual([]);
   });
 

@@ -37,6 +37,7 @@ const pairsOf = (transition: AnyTransition): readonly Pair[] =>
 const NO_SLOT_THERE = 'no slot lies there';
 const NOT_CREATED = 'the second row is about slots that are created, the first about others';
 const ONE_FILE = 'one descriptor cannot be both';
+const ONE_ID = 'one id cannot be both';
 const ONE_LENGTH = 'one length cannot be both';
 const NO_LATER_FRAME = 'where the range is empty or its first frame cannot be mapped, no later frame is met';
 const NEVER_READ_ONLY = 'a frame without a slot, or with guest memory behind it, is never read-only';
@@ -48,6 +49,7 @@ const IMPOSSIBLE: readonly (readonly [RegExp, string])[] = [
   [/^slot\.set\/(gmem-immutable|changed) > (no-such-file|file-range-bound)$/, NOT_CREATED],
   [/^slot\.set\/no-such-file > (file-of-another-vm|beyond-file|file-range-bound)$/, ONE_FILE],
   [/^slot\.set\/not-a-gmem-file > file-range-bound$/, ONE_FILE],
+  [/^vcpu\.create\/id-too-large > id-taken$/, ONE_ID],
   [/^gmem\.fallocate\/negative > overflow$/, ONE_LENGTH],
   [/^mem\.map\/empty > very-long$/, ONE_LENGTH],
   [/^attributes\.set\/empty > more-than-memory$/, ONE_LENGTH],
@@ -102,7 +104,8 @@ const decides = ({ guards }: AnyTransition, args: Args, state: State): Guard<Arg
   guards.find((row) => row.violated(args, state));
 
 /** Rows about a descriptor or a mapping: where it is wrong, the rows behind cannot even be asked. */
-const isAboutReference = ({ id }: Guard<Args>): boolean => /\/((bad|wrong)-descriptor|not-mapped|far-behind)$/.test(id);
+const isAboutReference = ({ id }: Guard<Args>): boolean =>
+  /\/((bad|wrong)-descriptor|foreign-ioctl|not-mapped|far-behind)$/.test(id);
 
 /** Arguments that violate both rows of the pair and none before, made by violating one row after the other. */
 function violateBoth(pair: Pair, base: Args, state: State, random: SmallFastRandom): Args | undefined {

@@ -1,4 +1,5 @@
 /** `docs/rules.md`: every rule of every profile, from the rows that the oracle itself uses. */
+import _ from 'lodash';
 import { CAPABILITIES } from '../adapters/adapter.ts';
 import { SECRECY } from '../conformance/secret.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
@@ -35,12 +36,17 @@ const ruleRow = (rule: Rule): readonly string[] => [
   rule.source,
 ];
 
-function environment({ mayAlso, mayLeavePrefix }: AnyTransition): string | undefined {
+function environment({ mayAlso, mayLeavePrefix, shortened }: AnyTransition): string | undefined {
   if (mayAlso.length === 0) return undefined;
-  const errors = mayAlso.map(code).join(', ');
-  return mayLeavePrefix === true
-    ? `May also fail with ${errors} at any time, and then leaves what it has done so far.`
-    : `May also fail with ${errors} at any time, and then changes nothing.`;
+  const errors = _.groupBy(mayAlso, (error) => (typeof error === 'string' ? 'at any time' : `when ${error.when}`));
+  const ends = mayLeavePrefix === true ? 'leaves what it has done so far' : 'changes nothing';
+  const sentences = Object.entries(errors).map(([when, group]) => {
+    const names = group.map((error) => code(typeof error === 'string' ? error : error.errno)).join(', ');
+    return `May also fail with ${names} ${when}; it then ${ends}.`;
+  });
+  if (shortened !== undefined)
+    sentences.push('Stopped half-way by one of these, it succeeds and tells how far it got.');
+  return sentences.join(' ');
 }
 
 function section(transition: AnyTransition): string {

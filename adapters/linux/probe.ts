@@ -18,7 +18,8 @@ export interface Kernel {
 /** The kernel has no /dev/kvm, or no guest memory files. */
 export class NoGuestMemory extends Error {}
 
-/** KVM_CAP_MAX_VCPU_ID, which no rule speaks of. */
+/** KVM_CAP_MAX_VCPUS and KVM_CAP_MAX_VCPU_ID, which no program asks for. */
+const CAP_MAX_VCPUS = 66n;
 const CAP_MAX_VCPU_ID = 128n;
 const ASKED = [
   CAP.GUEST_MEMFD,
@@ -26,6 +27,7 @@ const ASKED = [
   CAP.MEMORY_ATTRIBUTES,
   CAP.PRE_FAULT_MEMORY,
   CAP.MULTI_ADDRESS_SPACE,
+  CAP_MAX_VCPUS,
   CAP_MAX_VCPU_ID,
 ] as const;
 
@@ -94,6 +96,7 @@ export function question(): Question {
           guestPhysicalBits: twoDimensionalPaging ? physicalBits(outputs[cpuid]) : MOST_PHYSICAL_BITS,
           userTop: (result(fifth) === 0n ? FIVE_LEVELS_TOP : FOUR_LEVELS_TOP) - PAGE_SIZE,
           maxVcpuIds: cap(CAP_MAX_VCPU_ID),
+          maxVcpus: cap(CAP_MAX_VCPUS),
           memoryBytes: PROGRAM_MEMORY,
         },
       };

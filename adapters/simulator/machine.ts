@@ -8,7 +8,7 @@ import type { MemoryAttributes } from './attributes.ts';
 import type { PreFaultMemory } from './faults.ts';
 import { collectFacts } from './facts.ts';
 import { PART } from './kernel.ts';
-import type { File, FileKind, Kvm, PlainFile, Vcpu } from './objects.ts';
+import type { File, Kvm, PlainFile, Vcpu } from './objects.ts';
 import { Syscalls, type FileOperation, type Sharing, type StatField } from './syscalls.ts';
 
 const DEVICE = 'kvm';
@@ -62,15 +62,29 @@ export class SimulatorMachine extends Syscalls {
   }
 
   withVm(fd: Label, run: (kvm: Kvm) => Outcome): Outcome {
-    return this.withFile(fd, (file) => (file.kind === 'vm' ? run(this.kvms.at(file.kvm)) : fails('ENOTTY')));
+    return this.withFile(fd, (file) => (file.kind === 'vm' ? run(this.kvms.at(file.kvm)) : this.unknownIoctl(file)));
   }
 
   withVcpu(fd: Label, run: (vcpu: Vcpu) => Outcome): Outcome {
-    return this.withFile(fd, (file) => (file.kind === 'vcpu' ? run(file.vcpu) : fails('ENOTTY')));
+    return this.withFile(fd, (file) => (file.kind === 'vcpu' ? run(file.vcpu) : this.unknownIoctl(file)));
   }
 
-  withKind(fd: Label, kind: FileKind, run: () => Outcome): Outcome {
-    return this.withFile(fd, (file) => (file.kind === kind ? run() : fails('ENOTTY')));
+  withDevice(fd: Label, run: () => Outcome): Outcome {
+    return this.withFile(fd, (file) => (file.kind === 'device' ? run() : this.unknownIoctl(file)));
+  }
+
+  /** The ends of kvm_arch_dev_ioctl(), kvm_arch_vm_ioctl() and kvm_arch_vcpu_ioctl(); vfs_ioctl() where there is none. */
+  unknownIoctl(file: File): Outcome {
+    switch (file.kind) {
+      case 'device':
+      case 'vcpu':
+        return fails('EINVAL');
+      case 'vm':
+      case 'gmem':
+      case 'anonymous':
+      case 'other':
+        return fails('ENOTTY');
+    }
   }
 
   /** Gives a new file its descriptor. */
@@ -97,7 +111,7 @@ type Handler = (machine: SimulatorMachine, args: never) => Outcome;
 
 const HANDLERS: Readonly<Record<string, Handler>> = {
   'vm.create': (machine, { vm, dev, type }: { vm: Label; dev: Label; type: bigint }) =>
-    machine.withKind(dev, 'device', () => machine.install(vm, machine.kvmDevIoctlCreateVm(vm, type))),
+    machine.withDevice(dev, () => machine.install(vm, machine.kvmDevIoctlCreateVm(vm, type))),
   'vcpu.create': (machine, args: { vcpu: Label; vm: Label; id: bigint }) =>
     machine.withVm(args.vm, (kvm) => machine.install(args.vcpu, machine.kvmVmIoctlCreateVcpu(kvm, args.vcpu, args.id))),
   'fd.dup': (machine, args: { as: Label; fd: Label }) =>
@@ -109,7 +123,8 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
   'cap.check': (machine, { fd, cap }: { fd: Label; cap: bigint }) =>
     machine.withFile(fd, (file) => {
       if (file.kind === 'device') return ok(machine.kvmCheckExtension(undefined, cap));
-      return file.kind === 'vm' ? ok(machine.kvmCheckExtension(machine.kvms.at(file.kvm), cap)) : fails('ENOTTY');
+      if (file.kind !== 'vm') return machine.unknownIoctl(file);
+      return ok(machine.kvmCheckExtension(machine.kvms.at(file.kvm), cap));
     }),
   'gmem.create': (machine, args: { file: Label; vm: Label; size: bigint; flags: bigint }) =>
     machine.withVm(args.vm, (kvm) =>

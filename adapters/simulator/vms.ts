@@ -95,6 +95,7 @@ export abstract class Vms extends Faults {
 
   kvmCreateVcpu(kvm: Kvm, id: bigint): Vcpu | Errno {
     if (id >= this.config.machine.maxVcpuIds) return 'EINVAL';
+    if (BigInt(kvm.vcpus.size) >= this.config.machine.maxVcpus) return 'EINVAL';
     if (kvm.vcpus.has(id)) return 'EEXIST';
     // The vCPU and its file.
     if (!this.kzalloc() || !this.kzalloc()) return 'ENOMEM';
@@ -118,6 +119,10 @@ export abstract class Vms extends Faults {
       case CAP.MEMORY_FAULT_INFO:
       case CAP.GUEST_MEMFD:
         return 1n;
+      case CAP.MAX_VCPUS:
+        return machine.maxVcpus;
+      case CAP.MAX_VCPU_ID:
+        return machine.maxVcpuIds;
       case CAP.NR_MEMSLOTS:
         return KVM_USER_MEM_SLOTS;
       case CAP.MULTI_ADDRESS_SPACE:

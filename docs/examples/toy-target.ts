@@ -21,13 +21,20 @@ export class Toy {
     return fd;
   }
 
+  /** What a file of another kind answers to an ioctl. */
+  #refuse(fd: number): Errno {
+    const file = this.#files[fd];
+    if (file === undefined) return 'EBADF';
+    return file.kind === 'kvm' ? 'EINVAL' : 'ENOTTY';
+  }
+
   createVm(kvm: number, type: bigint): number | Errno {
-    if (this.#files[kvm]?.kind !== 'kvm') return this.#files[kvm] === undefined ? 'EBADF' : 'ENOTTY';
+    if (this.#files[kvm]?.kind !== 'kvm') return this.#refuse(kvm);
     return type === 0n ? this.#open({ kind: 'vm' }) : 'EINVAL';
   }
 
   createGmem(vm: number, size: bigint, flags: bigint): number | Errno {
-    if (this.#files[vm]?.kind !== 'vm') return this.#files[vm] === undefined ? 'EBADF' : 'ENOTTY';
+    if (this.#files[vm]?.kind !== 'vm') return this.#refuse(vm);
     if ((flags & ~3n) !== 0n) return 'EINVAL';
     if (this.isBadSize(size)) return 'EINVAL';
     return this.#open({ kind: 'gmem', size });

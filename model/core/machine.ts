@@ -16,11 +16,16 @@ export interface Machine {
   readonly userTop: bigint;
   /** KVM_CREATE_VCPU takes ids below this one (KVM_CAP_MAX_VCPU_ID). */
   readonly maxVcpuIds: bigint;
+  /** So many vCPUs a VM can have (KVM_CAP_MAX_VCPUS). */
+  readonly maxVcpus: bigint;
   /** Memory that a program may use. Where more would be needed the specification takes no position. */
   readonly memoryBytes: bigint;
 }
 
-/** What the simulator offers, and a kernel built with software-protected VMs on a machine with two-level paging. */
+/**
+ * What the simulator offers, and a kernel built with software-protected VMs on a machine with two-level paging; but for
+ * the vCPUs, which are so few that programs reach the limit.
+ */
 export const FULL_MACHINE: Machine = {
   vmTypes: (1n << VM_TYPE.DEFAULT) | (1n << VM_TYPE.SW_PROTECTED),
   memoryAttributes: true,
@@ -29,5 +34,6 @@ export const FULL_MACHINE: Machine = {
   guestPhysicalBits: 52,
   userTop: 0x7fff_ffff_f000n,
   maxVcpuIds: 4096n,
+  maxVcpus: 4n,
   memoryBytes: 8n << 40n,
 };

@@ -69,13 +69,30 @@ export class Specification {
   step(state: State, command: AnyCommand): Step {
     const transition = this.transition(command.name);
     const { args } = command;
-    const { mayAlso, guards } = transition;
-    for (const guard of guards) {
-      if (guard.violated(args, state)) return diverted(guard, args, state, mayAlso);
+    for (const guard of transition.guards) {
+      if (guard.violated(args, state)) return diverted(guard, args, state, errorsAnywhere(transition));
     }
     const taken = acceptanceOf(transition, args, state);
     const { state: next, value } = taken.accept(args, state);
-    return { rule: taken.id, outcome: ok(value), mayAlso, state: next };
+    return { rule: taken.id, outcome: ok(value), mayAlso: errorsHere(transition, args, state), state: next };
+  }
+
+  /** The state after the observation, or undefined where the specification does not allow it. */
+  follow(before: State, command: AnyCommand, step: Step, observed: Observation): State | undefined {
+    if (sameOutcome(step.outcome, observed)) return step.state;
+    // A VM exit for a fault that the environment caused carries the error in the same way as a call does.
+    if ((observed.kind === 'errno' || observed.kind === 'memory-fault') && step.mayAlso.includes(observed.errno))
+      return before;
+    return this.#shortened(before, command, step, observed);
+  }
+
+  /** The state where the command has succeeded with less than it was asked for, because the environment stopped it. */
+  #shortened(before: State, { name, args }: AnyCommand, step: Step, observed: Observation): State | undefined {
+    if (step.mayAlso.length === 0 || step.outcome.kind !== 'ok' || observed.kind !== 'ok') return undefined;
+    if (observed.value === undefined) return undefined;
+    const less = this.transition(name).shortened?.(args, observed.value);
+    const shorter = less && this.step(before, { name, args: less });
+    return shorter !== undefined && sameOutcome(shorter.outcome, observed) ? shorter.state : undefined;
   }
 
   /** Every rule of the profile, in order of command and row. */
@@ -96,13 +113,22 @@ function acceptanceOf(transition: AnyTransition, args: Args, state: State): Acce
   return taken;
 }
 
-/** The state after the observation, or undefined where the specification does not allow it. */
-export function follow(before: State, step: Step, observed: Observation): State | undefined {
-  if (sameOutcome(step.outcome, observed)) return step.state;
-  // A VM exit for a fault that the environment caused carries the error in the same way as a call does.
-  if ((observed.kind === 'errno' || observed.kind === 'memory-fault') && step.mayAlso.includes(observed.errno))
-    return before;
-  return undefined;
+const anywhere = new WeakMap<object, readonly Errno[]>();
+
+/** Errors that the environment may cause in every command of the kind. */
+function errorsAnywhere({ mayAlso }: AnyTransition): readonly Errno[] {
+  let errors = anywhere.get(mayAlso);
+  if (errors === undefined)
+    anywhere.set(mayAlso, (errors = mayAlso.filter((error): error is Errno => typeof error === 'string')));
+  return errors;
+}
+
+function errorsHere(transition: AnyTransition, args: Args, state: State): readonly Errno[] {
+  const always = errorsAnywhere(transition);
+  if (always.length === transition.mayAlso.length) return always;
+  return transition.mayAlso
+    .filter((error) => typeof error === 'string' || error.applies(args, state))
+    .map((error) => (typeof error === 'string' ? error : error.errno));
 }
 
 export function rulesOf(transition: AnyTransition, machine: Machine): Rule[] {

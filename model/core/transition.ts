@@ -8,7 +8,7 @@
 import type { ArgValue, Domain } from './domain.ts';
 import type { Errno, Outcome } from './outcome.ts';
 import type { Condition, Machine } from './profile.ts';
-import type { Random } from './random.ts';
+import { pickOr, type Random } from './random.ts';
 import type { FdKind, Label, State } from './state.ts';
 import { NO_FD } from './state.ts';
 
@@ -72,6 +72,16 @@ export interface Acceptance<A> {
   accept(args: A, state: State): Accepted;
 }
 
+/** An error that the environment may cause at any time; or only in commands that no row stops, where that is said. */
+export type EnvironmentError<A> =
+  | Errno
+  | {
+      readonly errno: Errno;
+      /** The end of a sentence that starts with "when". */
+      readonly when: string;
+      applies(args: A, state: State): boolean;
+    };
+
 export interface DrawContext {
   readonly random: Random;
   readonly state: State;
@@ -87,10 +97,15 @@ export interface Transition<N extends string = string, A = Args> {
   readonly only?: Condition;
   /** What a target must be able to do for the command to make sense to it. */
   readonly requires?: 'memory-failure' | 'fault-injection';
-  /** Errors that the environment may cause at any time; the state stays as it is. */
-  readonly mayAlso: readonly Errno[];
+  /** Errors that the environment may cause; the state stays as it is. */
+  readonly mayAlso: readonly EnvironmentError<A>[];
   /** The command may stop half-way with one of those errors and leave what it has done so far. */
   readonly mayLeavePrefix?: boolean;
+  /**
+   * The arguments of a command that does only what a success with this value tells, where the environment may make the
+   * command succeed with less than it was asked for.
+   */
+  shortened?(args: A, value: bigint): A | undefined;
   readonly guards: readonly Guard<A>[];
   readonly accepts: readonly Acceptance<A>[];
   /** Makes what other commands work on, so that programs begin with such commands. */
@@ -101,11 +116,13 @@ export interface Transition<N extends string = string, A = Args> {
   draw(context: DrawContext): A | undefined;
 }
 
-/** Stands in a list of rows for the two rows that every command with a descriptor has. */
+/** Stands in a list of rows for those that every command with a descriptor has. */
 export interface DescriptorCheck<A> {
   /** The argument that holds the descriptor. */
   readonly descriptor: keyof A & string;
   readonly kind: FdKind;
+  /** The command is an ioctl of KVM. What other system calls say to files of other kinds is not specified. */
+  readonly ioctl?: true;
 }
 
 type Definition<N extends string, D extends Domains> = Omit<Transition<N, ArgsOf<D>>, 'args' | 'guards'> & {
@@ -124,26 +141,74 @@ export function defineTransition<const N extends string, D extends Domains>(
 
 export type CommandOf<T> = T extends Transition<infer N, infer A> ? { readonly name: N; readonly args: A } : never;
 
-function descriptorRows<A extends object>(command: string, { descriptor, kind }: DescriptorCheck<A>): Guard<A>[] {
-  const label = (args: A): Label => args[descriptor] as Label;
+/** Kinds that answer EINVAL to an ioctl which they do not know; all others answer ENOTTY. */
+const ANSWER_EINVAL: readonly FdKind[] = ['device', 'vcpu'];
+
+const NAMES: Readonly<Record<FdKind, string>> = {
+  device: '/dev/kvm',
+  vm: 'a VM',
+  vcpu: 'a vCPU',
+  gmem: 'guest memory',
+  other: 'a file that is not KVM’s',
+};
+
+function descriptorRows<A extends object>(command: string, check: DescriptorCheck<A>): Guard<A>[] {
+  const { descriptor, kind, ioctl } = check;
+  const kindOf = (args: A, state: State): FdKind | undefined => state.fds.get(args[descriptor] as Label)?.kind;
+  const named = (args: A, state: State, random: Random, kinds: (kind: FdKind) => boolean): A | undefined => {
+    const label = pickOr(
+      random,
+      [...state.fds].filter(([, open]) => open.kind !== kind && kinds(open.kind)).map(([each]) => each),
+    );
+    return label === undefined ? undefined : { ...args, [descriptor]: label };
+  };
+  const wrong = {
+    id: `${command}/wrong-descriptor`,
+    violated: (args: A, state: State) => kindOf(args, state) !== kind,
+  };
   return [
     {
       id: `${command}/bad-descriptor`,
+      group: 'descriptor',
       errno: 'EBADF',
       when: `\`${descriptor}\` names no open file`,
       source: 'fs/file.c: fdget()',
-      violated: (args, state) => !state.fds.has(label(args)),
+      violated: (args, state) => kindOf(args, state) === undefined,
       violate: (args) => ({ ...args, [descriptor]: NO_FD }),
     },
-    {
-      id: `${command}/wrong-descriptor`,
-      unmodelled: 'what other kinds of files answer is not part of this specification',
-      when: `\`${descriptor}\` is open but is no ${kind} descriptor`,
-      violated: (args, state) => state.fds.get(label(args))?.kind !== kind,
-      violate: (args, state) => {
-        for (const [other, file] of state.fds) if (file.kind !== kind) return { ...args, [descriptor]: other };
-        return undefined;
-      },
-    },
+    ...(ioctl === undefined
+      ? [
+          {
+            ...wrong,
+            unmodelled: 'what other kinds of files answer is not part of this specification',
+            when: `\`${descriptor}\` is open but is not ${NAMES[kind]}`,
+            violate: (args: A, state: State, random: Random) => named(args, state, random, () => true),
+          },
+        ]
+      : [
+          {
+            id: `${command}/foreign-ioctl`,
+            group: 'descriptor',
+            errno: 'EINVAL' as const,
+            when: `\`${descriptor}\` is ${ANSWER_EINVAL.filter((each) => each !== kind)
+              .map((each) => NAMES[each])
+              .join(' or ')}, which does not know the ioctl`,
+            source: 'arch/x86/kvm/x86.c: kvm_arch_dev_ioctl(), kvm_arch_vcpu_ioctl()',
+            violated: (args: A, state: State) => {
+              const open = kindOf(args, state);
+              return open !== undefined && open !== kind && ANSWER_EINVAL.includes(open);
+            },
+            violate: (args: A, state: State, random: Random) =>
+              named(args, state, random, (each) => ANSWER_EINVAL.includes(each)),
+          },
+          {
+            ...wrong,
+            errno: 'ENOTTY' as const,
+            when: `\`${descriptor}\` is any other file but ${NAMES[kind]}`,
+            source: 'arch/x86/kvm/x86.c: kvm_arch_vm_ioctl(); fs/ioctl.c: vfs_ioctl()',
+            violate: (args: A, state: State, random: Random) =>
+              named(args, state, random, (each) => !ANSWER_EINVAL.includes(each)),
+          },
+        ]),
   ];
 }

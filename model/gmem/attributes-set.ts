@@ -1,5 +1,6 @@
 import { ATTRIBUTE_PRIVATE, isPageAligned, PAGE_SIZE, toPages, U64_MAX, wrap64 } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
+import { holdsIn } from '../core/profile.ts';
 import { pick, pickOr } from '../core/random.ts';
 import { add, covers, erase, intersects, remove } from '../core/ranges.ts';
 import { known, openAs, withVm, type State } from '../core/state.ts';
@@ -35,10 +36,17 @@ export const attributesSet = defineTransition({
   summary: 'Makes guest frames private or shared. Needs no slot, outlives slots, and never touches content.',
   source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl_set_mem_attributes()',
   args: domains,
-  mayAlso: ['ENOMEM'],
+  mayAlso: [
+    {
+      errno: 'ENOMEM',
+      when: 'a frame changes, and attributes are set; before 7.3, where they are cleared as well',
+      applies: (args, state) =>
+        (args.attributes !== 0n || holdsIn(state.config.profile, { before: '7.3' })) && !alreadySo(args, state),
+    },
+  ],
   weight: 9,
   guards: [
-    { descriptor: 'vm', kind: 'vm' },
+    { descriptor: 'vm', kind: 'vm', ioctl: true },
     {
       id: 'attributes.set/not-built',
       errno: 'ENOTTY',

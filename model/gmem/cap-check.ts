@@ -24,6 +24,10 @@ function answer(state: State, vm: Label | undefined, cap: bigint): bigint {
   switch (cap) {
     case CAP.NR_MEMSLOTS:
       return KVM_USER_MEM_SLOTS;
+    case CAP.MAX_VCPUS:
+      return machine.maxVcpus;
+    case CAP.MAX_VCPU_ID:
+      return machine.maxVcpuIds;
     case CAP.MULTI_ADDRESS_SPACE:
       if (machine.addressSpaces === 1) return 0n;
       return BigInt(vm === undefined ? machine.addressSpaces : addressSpacesOf(state, known(state.vms, vm)));
@@ -51,6 +55,7 @@ export const capCheck = defineTransition({
   guards: [
     {
       id: 'cap.check/bad-descriptor',
+      group: 'descriptor',
       errno: 'EBADF',
       when: '`fd` names no open file',
       source: 'fs/file.c: fdget()',
@@ -58,12 +63,25 @@ export const capCheck = defineTransition({
       violate: (args) => ({ ...args, fd: NO_FD }),
     },
     {
-      id: 'cap.check/wrong-descriptor',
-      unmodelled: 'what other kinds of files answer is not part of this specification',
-      when: '`fd` is open but is neither /dev/kvm nor a VM',
-      violated: (args, state) => !['device', 'vm'].includes(known(state.fds, args.fd).kind),
+      id: 'cap.check/foreign-ioctl',
+      group: 'descriptor',
+      errno: 'EINVAL',
+      when: '`fd` is a vCPU, which does not know the ioctl',
+      source: 'arch/x86/kvm/x86.c: kvm_arch_vcpu_ioctl()',
+      violated: (args, state) => state.fds.get(args.fd)?.kind === 'vcpu',
       violate: (args, state, random) => {
-        const label = chooseFd(random, state, 'other');
+        const label = chooseFd(random, state, 'vcpu');
+        return label === undefined ? undefined : { ...args, fd: label };
+      },
+    },
+    {
+      id: 'cap.check/wrong-descriptor',
+      errno: 'ENOTTY',
+      when: '`fd` is any other file but /dev/kvm and a VM',
+      source: 'fs/ioctl.c: vfs_ioctl()',
+      violated: (args, state) => !['device', 'vm'].includes(state.fds.get(args.fd)?.kind ?? ''),
+      violate: (args, state, random) => {
+        const label = chooseFd(random, state, pick(random, ['other', 'gmem']));
         return label === undefined ? undefined : { ...args, fd: label };
       },
     },

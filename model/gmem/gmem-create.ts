@@ -23,7 +23,7 @@ export const gmemCreate = defineTransition({
   builds: true,
   weight: 8,
   guards: [
-    { descriptor: 'vm', kind: 'vm' },
+    { descriptor: 'vm', kind: 'vm', ioctl: true },
     {
       id: 'gmem.create/unsupported-flag',
       errno: 'EINVAL',

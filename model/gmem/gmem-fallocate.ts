@@ -40,7 +40,11 @@ export const gmemFallocate = defineTransition({
     offset: i64(),
     length: i64(),
   },
-  mayAlso: ['ENOMEM', 'EINTR'],
+  mayAlso: (['ENOMEM', 'EINTR'] as const).map((errno) => ({
+    errno,
+    when: 'pages are allocated',
+    applies: (args) => !isPunch(args),
+  })),
   mayLeavePrefix: true,
   weight: 10,
   guards: [

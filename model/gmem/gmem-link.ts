@@ -15,7 +15,7 @@ export const gmemLink = defineTransition({
   builds: true,
   weight: 6,
   guards: [
-    { descriptor: 'vm', kind: 'vm' },
+    { descriptor: 'vm', kind: 'vm', ioctl: true },
     {
       id: 'gmem.link/unsupported-flag',
       errno: 'EINVAL',

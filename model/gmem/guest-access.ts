@@ -138,7 +138,7 @@ const hostRows = <A extends Access>(command: string): readonly Guard<A>[] => [
 
 /** Rows of a load and of a store, in the order in which the fault handler finds out. */
 const rows = <A extends Access>(command: string, write: boolean): readonly (Guard<A> | DescriptorCheck<A>)[] => [
-  { descriptor: 'vcpu', kind: 'vcpu' },
+  { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },
   ...addressRows<A>(command, write),
   ...gmemObstacles.map((row) => faulting<A>(command, row)),
   ...(write ? [readOnlyRow<A>(command)] : []),

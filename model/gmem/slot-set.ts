@@ -518,7 +518,7 @@ export const slotSet = defineTransition({
   mayAlso: ['ENOMEM'],
   builds: true,
   weight: 14,
-  guards: [{ descriptor: 'vm', kind: 'vm' }, ...argumentRows, ...slotRows, ...bindRows],
+  guards: [{ descriptor: 'vm', kind: 'vm', ioctl: true }, ...argumentRows, ...slotRows, ...bindRows],
   accepts: [
     {
       id: 'slot.set/delete',

@@ -7,6 +7,9 @@ import { chooseFd } from './choose.ts';
 const idIsTaken = (state: State, vm: Label, id: bigint): boolean =>
   [...state.vcpus.values()].some((vcpu) => vcpu.vm === vm && vcpu.apicId === id);
 
+const isFull = ({ vcpus, config }: State, vm: Label): boolean =>
+  BigInt([...vcpus.values()].filter((vcpu) => vcpu.vm === vm).length) >= config.machine.maxVcpus;
+
 export const vcpuCreate = defineTransition({
   name: 'vcpu.create',
   summary: 'Creates a virtual CPU of a VM.',
@@ -16,18 +19,27 @@ export const vcpuCreate = defineTransition({
   builds: true,
   weight: 6,
   guards: [
-    { descriptor: 'vm', kind: 'vm' },
+    { descriptor: 'vm', kind: 'vm', ioctl: true },
     {
       id: 'vcpu.create/id-too-large',
-      group: 'id',
       errno: 'EINVAL',
       when: 'the id is not below the largest number of vCPU ids',
       violated: ({ id }, state) => id >= state.config.machine.maxVcpuIds,
       violate: (args, state) => ({ ...args, id: state.config.machine.maxVcpuIds }),
     },
     {
+      id: 'vcpu.create/too-many',
+      errno: 'EINVAL',
+      when: 'the VM has as many vCPUs as it can have, their descriptors open or closed',
+      violated: ({ vm }, state) => isFull(state, openAs(state, vm, 'vm') ?? vm),
+      violate: (args, state) => {
+        const full = [...state.fds].find(([, { kind, id }]) => kind === 'vm' && isFull(state, id));
+        return full && { ...args, vm: full[0] };
+      },
+      unreachable: ({ maxVcpus }) => (maxVcpus > 64n ? 'a VM can have more vCPUs than a program makes' : undefined),
+    },
+    {
       id: 'vcpu.create/id-taken',
-      group: 'id',
       errno: 'EEXIST',
       when: 'the VM has a vCPU of that id, its descriptor open or closed',
       violated: ({ vm, id }, state) => idIsTaken(state, openAs(state, vm, 'vm') ?? vm, id),

@@ -85,10 +85,11 @@ export const vcpuPrefault = defineTransition({
   summary: 'Maps guest memory into stage 2 before the guest touches it.',
   source: 'virt/kvm/kvm_main.c: kvm_vcpu_pre_fault_memory()',
   args: domains,
-  mayAlso: ['EINTR', 'ENOMEM', 'EAGAIN'],
+  mayAlso: ['EINTR', 'ENOMEM'],
+  shortened: (args, value) => (value > 0n && value < args.size ? { ...args, size: value } : undefined),
   weight: 6,
   guards: [
-    { descriptor: 'vcpu', kind: 'vcpu' },
+    { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },
     {
       id: 'vcpu.prefault/flags',
       errno: 'EINVAL',

@@ -20,7 +20,7 @@ export const vmCreate = defineTransition({
   builds: true,
   weight: 6,
   guards: [
-    { descriptor: 'dev', kind: 'device' },
+    { descriptor: 'dev', kind: 'device', ioctl: true },
     {
       id: 'vm.create/unsupported-type',
       errno: 'EINVAL',
