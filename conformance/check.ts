@@ -22,6 +22,8 @@ export interface Checking {
   readonly target: Target;
   /** How long the target may take for one program, where it does not answer at once. */
   readonly timeLimitMs?: number | undefined;
+  /** Ends waiting for it. */
+  readonly signal?: AbortSignal | undefined;
   readonly coverage?: Coverage;
   readonly tally?: InvariantTally;
   /** Sees every command with what was expected and observed. */
@@ -43,9 +45,9 @@ export function checkProgram(
   program: Program,
   trace?: readonly Step[],
 ): ProgramVerdict | Promise<ProgramVerdict> {
-  const { target, specification, timeLimitMs } = checking;
+  const { target, specification } = checking;
   try {
-    const observations = observe(target, program, specification.config.profile, timeLimitMs);
+    const observations = observe(target, program, specification.config.profile, checking);
     return observations instanceof Promise
       ? observations.then((arrived) => compare(checking, program, arrived, trace)).catch(inconclusive)
       : compare(checking, program, observations, trace);
