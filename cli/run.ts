@@ -75,7 +75,8 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
   const { runs, maxCommands, timeLimit, sameRule } = options;
-  const campaign = await runShown(subject, { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule });
+  const asked = { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule };
+  const campaign = await untilInterrupted((signal) => runShown(subject, { ...asked, signal }));
   const report = reportOf(campaign, { specification, target, seed, version: VERSION });
   writeResult(options.json, jsonText(report));
   say(printReport(report, specification, COLORS));
@@ -83,8 +84,21 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
     say('');
     await showFailure(subject, campaign.failure);
   }
-  if (options.grade === true) await showGrade(seed, maxCommands);
+  if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];
+}
+
+/** The first SIGINT or SIGTERM ends the work, which still reports; the next one ends the process. */
+async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const interruption = new AbortController();
+  const interrupt = (): void => interruption.abort();
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  for (const signal of signals) process.once(signal, interrupt);
+  try {
+    return await work(interruption.signal);
+  } finally {
+    for (const signal of signals) process.off(signal, interrupt);
+  }
 }
 
 async function runShown({ specification, target }: Subject, options: CampaignOptions): Promise<Campaign> {

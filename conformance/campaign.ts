@@ -6,9 +6,11 @@ import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
+import { breathe } from './breathe.ts';
 import { checkProgram, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
+import { INTERRUPTED } from './observe.ts';
 import { checkSecrecy, SECRECY } from './secret.ts';
 import { smallestFailure } from './smallest.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -95,6 +97,7 @@ class Running {
       specification,
       target,
       timeLimitMs: options.timeLimitMs,
+      signal: options.signal,
       coverage: new Coverage(specification),
       tally: { checks: new Map(), environment: 0 },
     };
@@ -113,6 +116,12 @@ class Running {
   }
 
   async #passes(program: Program): Promise<boolean> {
+    const pause = breathe();
+    if (pause !== undefined) await pause;
+    if (this.#options.signal?.aborted === true) {
+      this.#stopped = { program, verdict: { kind: 'inconclusive', reason: INTERRUPTED } };
+      return false;
+    }
     const checked = checkProgram(this.#checking, program, traceOf(program));
     let verdict = checked instanceof Promise ? await checked : checked;
     this.#programs++;

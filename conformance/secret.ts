@@ -63,10 +63,9 @@ export async function checkSecrecy(
   }
 }
 
-const observations = async (
-  { specification, target, timeLimitMs }: Checking,
-  program: Program,
-): Promise<readonly Observed[]> => [...(await observe(target, program, specification.config.profile, timeLimitMs))];
+const observations = async (checking: Checking, program: Program): Promise<readonly Observed[]> => [
+  ...(await observe(checking.target, program, checking.specification.config.profile, checking)),
+];
 
 function tell(
   program: Program,
