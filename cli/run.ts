@@ -5,7 +5,7 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printDetectionPower } from '../report/grades.ts';
 import { reportOf } from '../report/json.ts';
-import { printReport, printSubject } from '../report/terminal.ts';
+import { describe, printReport, printSubject } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
@@ -13,6 +13,8 @@ import {
   chooseSeed,
   DEFAULT_TARGET,
   maxCommandsOption,
+  kernelOption,
+  modulesOption,
   profileOption,
   runsOption,
   sameRuleOption,
@@ -51,6 +53,8 @@ export const addRun = (program: Command): Command =>
     )
     .addOption(targetOption(DEFAULT_TARGET))
     .addOption(profileOption())
+    .addOption(kernelOption())
+    .addOption(modulesOption())
     .addOption(runsOption())
     .addOption(seedOption())
     .addOption(maxCommandsOption())
@@ -71,7 +75,7 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   const seed = chooseSeed(options.seed);
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
-  say(printSubject({ target: target.name, profile, modelHash: modelHash() }));
+  say(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
   const { runs, maxCommands, timeLimit, sameRule } = options;

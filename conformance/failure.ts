@@ -27,7 +27,7 @@ export type Shrink = (program: Program, counts: Counts, fails: Fails, signal: Ab
 export type Counts = (divergence: Divergence) => boolean;
 
 /** Programs in a row without a verdict after which a target is given up. */
-const PATIENCE = 3;
+export const PATIENCE = 3;
 
 export async function shrinkFailure(
   checking: Checking,
