@@ -146,7 +146,7 @@ class Running {
     if (verdict.kind === 'inconclusive') {
       this.#lost.push(verdict.reason);
       // A target that was lost over a program may come back for the next.
-      if (++this.#silent < PATIENCE && this.#options.signal?.aborted !== true) return true;
+      if (++this.#silent < PATIENCE && verdict.reason !== INTERRUPTED) return true;
     }
     this.#stopped = { program, verdict };
     return false;

@@ -17,6 +17,7 @@ import {
   mapGfns,
   resolveGfn,
   vmOfVcpu,
+  winsOverHost,
   type Found,
   type Obstacle,
 } from './guest-fault.ts';
@@ -205,6 +206,15 @@ const showsHost =
     return isFound(found) && found.mapping !== undefined && known(state.inodes, found.inode).kind === kind;
   };
 
+/** Whether only guest_memfd's word keeps the access from other memory at the host address of the slot. */
+function beatsHost(args: Access, state: State): boolean {
+  const found = resolve(args, state);
+  return isFound(found) && winsOverHost(state, found, gfnAt(args.gpa));
+}
+
+/** Source for slots whose file has MMAP, where every access goes to the file. */
+const GMEM_ONLY = 'arch/x86/kvm/mmu/mmu.c: __kvm_mmu_faultin_pfn(), kvm_memslot_is_gmem_only()';
+
 /** Whether the word goes where the host process must never see it. */
 export function storesSecret(state: State, access: Access): boolean {
   const found = resolve(access, state);
@@ -259,6 +269,13 @@ export const guestLoad = defineTransition({
       accept: load,
     },
     {
+      id: 'guest.load/guest-memory-not-host',
+      when: 'the frame shows guest memory, and other memory lies at the host address of the slot: that is not looked at',
+      source: GMEM_ONLY,
+      applies: beatsHost,
+      accept: load,
+    },
+    {
       id: 'guest.load/guest-memory',
       when: 'the frame shows guest memory: it reads what was last stored, and zero if it is new',
       accept: load,
@@ -286,6 +303,13 @@ export const guestStore = defineTransition({
       id: 'guest.store/mapped-guest-memory',
       when: 'the frame shows the host address of a slot at which the host has mapped guest memory',
       applies: showsHost('gmem'),
+      accept: store,
+    },
+    {
+      id: 'guest.store/guest-memory-not-host',
+      when: 'the frame shows guest memory, and other memory lies at the host address of the slot: that is not looked at',
+      source: GMEM_ONLY,
+      applies: beatsHost,
       accept: store,
     },
     {
