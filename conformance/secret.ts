@@ -45,11 +45,26 @@ export async function checkSecrecy({ specification, target }: Checking, program:
   if (twin === undefined) return { kind: 'conforms', commands: 0 };
   const { profile } = specification.config;
   const [one, other] = [[...(await target.execute(program, profile))], [...(await target.execute(twin, profile))]];
+  if (isDisturbed(specification, program, one) || isDisturbed(specification, twin, other))
+    return { kind: 'conforms', commands: 0 };
   const told = tell(program, twin, one, other);
   if (told !== undefined) return told;
   if (one.length < program.length || other.length < program.length)
     return { kind: 'inconclusive', reason: 'the target was gone before the end of the program' };
   return { kind: 'conforms', commands: program.length };
+}
+
+/** After an error that the environment caused, what was a secret by the specification may go to shared memory. */
+function isDisturbed(specification: Specification, program: Program, observed: readonly Observed[]): boolean {
+  let state = specification.initial;
+  return program.some((command, at) => {
+    const { mayAlso, outcome: expected, state: next } = specification.step(state, command);
+    state = next;
+    const outcome = observed[at]?.outcome;
+    return (
+      outcome !== undefined && 'errno' in outcome && mayAlso.includes(outcome.errno) && !sameOutcome(expected, outcome)
+    );
+  });
 }
 
 function tell(
