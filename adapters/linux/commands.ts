@@ -206,13 +206,17 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
     lowering.closed(fd);
     if (!lowering.isOpen(object)) {
       const run = runs.get(object);
-      // The mapping of struct kvm_run would keep the vCPU open.
-      if (run !== undefined) lowering.call('munmap', run, value(PAGE_SIZE));
+      if (run !== undefined) unmapRun(lowering, run);
       runs.delete(object);
     }
     return returned(lowering.call('close', descriptor));
   },
 };
+
+/** To be done before the last descriptor of a vCPU is closed: the mapping of its struct kvm_run keeps it open. */
+export function unmapRun(lowering: Lowering, run: Operand): void {
+  lowering.call('munmap', run, value(PAGE_SIZE));
+}
 
 /** A signed argument as the register holds it. */
 const unsigned = (number: bigint): bigint => BigInt.asUintN(64, number);
