@@ -31,21 +31,26 @@ export class KernelTarget implements Target {
   readonly missing = { facts: MISSING, 'memory-failure': MISSING, 'fault-injection': MISSING } as const;
   readonly kernel: Kernel;
   readonly #host: Host;
+  readonly #lower: typeof lower;
   #agent: AgentConnection | undefined;
 
-  private constructor(host: Host, agent: AgentConnection, kernel: Kernel) {
+  private constructor(host: Host, lowerProgram: typeof lower, agent: AgentConnection, kernel: Kernel) {
     this.name = host.name;
     this.kernel = kernel;
     this.#host = host;
+    this.#lower = lowerProgram;
     this.#agent = agent;
   }
 
-  /** Starts an agent and asks the kernel what it is. Throws UnavailableError. */
-  static async open(host: Host): Promise<KernelTarget> {
+  /**
+   * Starts an agent and asks the kernel what it is. Throws UnavailableError. Another way to lower programs is for tests
+   * of whether a wrong one is noticed.
+   */
+  static async open(host: Host, lowerProgram = lower): Promise<KernelTarget> {
     try {
       const agent = await host.connect();
       const { calls, answer } = question();
-      return new KernelTarget(host, agent, answer(await agent.run(calls, { timeoutMs: PROGRAM_MS })));
+      return new KernelTarget(host, lowerProgram, agent, answer(await agent.run(calls, { timeoutMs: PROGRAM_MS })));
     } catch (error) {
       await host.close();
       throw error instanceof NoGuestMemory ? new UnavailableError(error.message) : error;
@@ -63,7 +68,7 @@ export class KernelTarget implements Target {
 
   /** Rejects where the agent hung or went: what came of the program cannot be known. */
   async execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
-    const lowered = lower(program, this.machine);
+    const lowered = this.#lower(program, this.machine);
     try {
       return this.#observed(lowered, await this.#run(lowered, false));
     } catch (error) {
