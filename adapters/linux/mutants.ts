@@ -172,8 +172,6 @@ const STORE_BYTES = 3n;
 
 const withoutAttributes = ({ memoryAttributes }: Machine) =>
   memoryAttributes ? undefined : 'the machine has no memory attributes: the ioctl fails whatever it is given';
-const withoutPrefault = ({ twoDimensionalPaging }: Machine) =>
-  twoDimensionalPaging ? undefined : 'the machine has shadow paging: nothing is pre-faulted whatever is asked for';
 
 export const LOWERING_MUTANTS: readonly LoweringMutant[] = [
   {
@@ -250,7 +248,6 @@ export const LOWERING_MUTANTS: readonly LoweringMutant[] = [
   {
     id: 'prefault-a-page-more',
     fault: 'KVM_PRE_FAULT_MEMORY is asked for a page more.',
-    hidden: withoutPrefault,
     spoil: more(PRE_FAULT_MEMORY, 'size', PAGE_SIZE),
   },
   {
