@@ -17,7 +17,13 @@ export function kernelSuite(title: string, body: () => void): void {
 }
 
 const GETPID = 39;
-const WHO = { dataBytes: 0, segments: [], outputs: [], steps: [{ kind: 'call', number: GETPID, args: [] }] } as const;
+/** Its one result is the agent's process. */
+export const WHO = {
+  dataBytes: 0,
+  segments: [],
+  outputs: [],
+  steps: [{ kind: 'call', number: GETPID, args: [] }],
+} as const;
 
 /** What a process holds, as the kernel tells it. */
 export interface Holdings {
