@@ -29,7 +29,7 @@ export interface Context {
   /** How vCPUs touch memory, where the program makes them do so. */
   readonly guest: Guest | undefined;
   /** Whether a VM is given the slot that holds code and tables of its vCPUs. */
-  furnishes(vm: Label): boolean;
+  readonly furnishes: (vm: Label) => boolean;
   /** vCPUs that touch memory. */
   readonly active: ReadonlySet<Label>;
   /** Where the struct kvm_run of each of them is mapped, while its descriptor is open. */
@@ -211,13 +211,17 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
     lowering.closed(fd);
     if (!lowering.isOpen(object)) {
       const run = runs.get(object);
-      // The mapping of struct kvm_run would keep the vCPU open.
-      if (run !== undefined) lowering.call('munmap', run, value(PAGE_SIZE));
+      if (run !== undefined) unmapRun(lowering, run);
       runs.delete(object);
     }
     return returned(lowering.call('close', descriptor));
   },
 };
+
+/** To be done before the last descriptor of a vCPU is closed: the mapping of its struct kvm_run keeps it open. */
+export function unmapRun(lowering: Lowering, run: Operand): void {
+  lowering.call('munmap', run, value(PAGE_SIZE));
+}
 
 /** A signed argument as the register holds it. */
 const unsigned = (number: bigint): bigint => BigInt.asUintN(64, number);

@@ -6,7 +6,7 @@ import type { Machine } from '../../model/core/machine.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/state.ts';
 import type { CallProgram, CallResults } from './calls.ts';
-import { COMMANDS, type Context, type Executable } from './commands.ts';
+import { COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
 import { Guest, type Hideout } from './guest.ts';
 import { address, Lowering, value } from './lowering.ts';
 import { observe, type Reading } from './reading.ts';
@@ -37,6 +37,7 @@ export function lower(program: readonly AnyCommand[], machine: Machine): Lowered
     return lowerCommand(command, context);
   });
   const end = lowering.steps.length;
+  for (const run of context.runs.values()) unmapRun(lowering, run);
   lowering.cleanUp(lowering.result(0));
   return { calls: lowering.program(), firstSteps, end, readings };
 }

@@ -46,7 +46,7 @@ const MOST_PHYSICAL_BITS = 52;
 /** What kvm_supported_mem_attributes() and the others answer for a kernel that has all of it. */
 interface Question {
   readonly calls: CallProgram;
-  answer(results: CallResults): Kernel;
+  readonly answer: (results: CallResults) => Kernel;
 }
 
 /** The program that asks, and how to read what comes back. Reading throws NoGuestMemory. */
