@@ -4,7 +4,7 @@ import type { Config } from 'jest';
 type Project = Exclude<NonNullable<Config['projects']>[number], string>;
 
 /** One kind of test: its own name in the output, selectable with `npm test -- --selectProjects NAME`. */
-const project = (displayName: string, testMatch: readonly string[], rest: Project = {}): Project => ({
+export const project = (displayName: string, testMatch: readonly string[], rest: Project = {}): Project => ({
   displayName,
   testMatch: testMatch.map((glob) => `<rootDir>/${glob}`),
   testEnvironment: 'node',
@@ -17,12 +17,14 @@ const project = (displayName: string, testMatch: readonly string[], rest: Projec
   ...rest,
 });
 
+/** These need QEMU and a kernel: jest.kernel.config.ts. */
+const NO_KERNELS = { testPathIgnorePatterns: ['/node_modules/', '\\.kernel\\.test\\.ts$'] };
 const LONG_TEST = { testTimeout: 120_000 };
 
 const config: Config = {
   maxWorkers: 2,
   projects: [
-    project('unit', ['{model,conformance,adapters,report,cli,scripts,bench}/**/*.test.ts']),
+    project('unit', ['{model,conformance,adapters,report,cli,scripts,bench}/**/*.test.ts'], NO_KERNELS),
     project('properties', ['properties/**/!(mutants)*.test.ts'], LONG_TEST),
     project('scenarios', ['scenarios/**/*.test.ts'], LONG_TEST),
     project('mutants', ['properties/**/mutants*.test.ts'], LONG_TEST),

@@ -33,6 +33,10 @@ export interface Target {
   readonly capabilities: ReadonlySet<Capability>;
   /** What the machine behind the target offers. */
   readonly machine: Machine;
+  /** What it is, in words: `Linux 7.3.4, kvm_amd`. */
+  readonly about?: string;
+  /** The rules that it should keep, where it knows; the caller may force others. */
+  readonly profile?: Profile;
   /** What stands behind a missing capability, in words; shown with the skip. */
   readonly missing?: Partial<Record<Capability, string>>;
   /**

@@ -1,6 +1,7 @@
 /** What can be tested, by the names that the command line takes. */
 import { UnavailableError, type Target } from './adapter.ts';
 import { kvmUnavailable, openKvm } from './linux/kvm.ts';
+import { openQemu, qemuUnavailable } from './linux/qemu-target.ts';
 import { mutantById, MUTANTS } from './mutants/index.ts';
 import { referenceTarget } from './reference/reference.ts';
 import { simulatorTarget } from './simulator/index.ts';
@@ -11,8 +12,22 @@ export interface TargetEntry {
   readonly summary: string;
   /** Why it cannot be tested from here, or undefined where it can. Asks, and changes nothing. */
   unavailable?(): string | undefined;
-  /** Makes it ready to execute programs. `argument` is what follows the colon of a name. */
-  open(argument: string): Target | Promise<Target>;
+  /** Set where opening takes seconds, so that a list of targets does not. */
+  readonly heavy?: true;
+  /** Makes it ready to execute programs. */
+  open(options: OpenOptions): Target | Promise<Target>;
+}
+
+/** What the caller may say of a target besides its name. */
+export interface TargetOptions {
+  /** Path of a kernel image, and of its modules. */
+  readonly kernel?: string | undefined;
+  readonly modules?: string | undefined;
+}
+
+interface OpenOptions extends TargetOptions {
+  /** What follows the colon of a name. */
+  readonly argument: string;
 }
 
 const NOT_BUILT = 'not built in this version';
@@ -34,7 +49,7 @@ export const TARGETS: readonly TargetEntry[] = [
   {
     name: 'mutant:ID',
     summary: `one of ${MUTANTS.length} implementations that are wrong in a known way`,
-    open: openMutant,
+    open: ({ argument }) => openMutant(argument),
   },
   {
     name: 'kvm',
@@ -42,7 +57,13 @@ export const TARGETS: readonly TargetEntry[] = [
     unavailable: kvmUnavailable,
     open: openKvm,
   },
-  planned('qemu', 'a kernel image in a virtual machine'),
+  {
+    name: 'qemu',
+    summary: 'a kernel image in a virtual machine: --kernel IMAGE, and --modules FOLDER where they are not built in',
+    heavy: true,
+    unavailable: qemuUnavailable,
+    open: openQemu,
+  },
   planned('process:CMD', 'a program in any language, over its standard input and output'),
 ];
 
@@ -53,13 +74,13 @@ export const isFamily = ({ name }: TargetEntry): boolean => name.includes(':');
  * The target, ready to execute programs. Throws a RangeError for a name that nothing has, and an UnavailableError where
  * what has it cannot be tested from here.
  */
-export async function targetByName(name: string): Promise<Target> {
+export async function targetByName(name: string, options: TargetOptions = {}): Promise<Target> {
   const entry = TARGETS.find((each) => (isFamily(each) ? name.startsWith(prefixOf(each)) : name === each.name));
   if (entry === undefined)
     throw new RangeError(`unknown target '${name}'; known are ${TARGETS.map((each) => each.name).join(', ')}`);
   const reason = entry.unavailable?.();
   if (reason !== undefined) throw new UnavailableError(`target '${name}' is not available: ${reason}`);
-  return entry.open(isFamily(entry) ? name.slice(prefixOf(entry).length) : '');
+  return entry.open({ ...options, argument: isFamily(entry) ? name.slice(prefixOf(entry).length) : '' });
 }
 
 /** `mutant:` of `mutant:ID`. */

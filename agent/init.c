@@ -1,7 +1,8 @@
 /*
  * The first process in a guest that exists to run the agent. It mounts what the agent needs, loads modules, and
  * then starts one agent after the other on the virtio port named `gmem`: each time the host connects, an agent that has the
- * connection to itself. What it says on the console is for the host to follow; 'k' on the console kills the agent.
+ * connection to itself. What it says on the console is for the host to follow. While an agent runs, the console also
+ * listens: 'k' kills the agent, and 'p' is answered, after all that the kernel has said before.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -183,12 +184,17 @@ static pid_t start_agent(char *path)
 	return agent;
 }
 
-static bool console_says_kill(void)
+static void obey_console(pid_t agent)
 {
 	struct pollfd console = { .fd = STDIN_FILENO, .events = POLLIN };
 	char byte;
 
-	return poll(&console, 1, CONSOLE_MS) > 0 && read(STDIN_FILENO, &byte, 1) == 1 && byte == 'k';
+	if (poll(&console, 1, CONSOLE_MS) <= 0 || read(STDIN_FILENO, &byte, 1) != 1)
+		return;
+	if (byte == 'k')
+		kill(-agent, SIGKILL);
+	if (byte == 'p')
+		printf("init: present\n");
 }
 
 /* Waits until the agent has ended, and ends what it left behind. Returns its status. */
@@ -202,8 +208,8 @@ static int await_end(pid_t agent)
 			kill(-agent, SIGKILL);
 			return status;
 		}
-		if (ended <= 0 && console_says_kill())
-			kill(-agent, SIGKILL);
+		if (ended <= 0)
+			obey_console(agent);
 	}
 }
 

@@ -131,6 +131,28 @@ describe('a run', () => {
     expect(parting.exec(replayed.stdout)?.[0].split(' #')[0]).toBe(parting.exec(stdout)?.[0].split(' #')[0]);
   });
 
+  test.concurrent.each(['SIGINT', 'SIGTERM'] as const)(
+    'that is ended by %s reports what it did until then',
+    async (signal) => {
+      await inFolder(async (folder) => {
+        const file = join(folder, 'report.json');
+        const args = ['run', '--target', 'reference', '--runs', '1000000000', '--seed', '1', '--json', file];
+        const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT });
+        const closed = once(child, 'close');
+        // What is tested is printed when the run begins.
+        await once(child.stdout, 'data');
+        child.stdout.resume();
+        setTimeout(() => child.kill(signal), 300);
+        const [status] = (await closed) as [number | null];
+        expect(status).toBe(3);
+        const report = readReport(file);
+        expect(report).toMatchObject({ verdict: 'inconclusive', reason: 'interrupted' });
+        const schema = JSON.parse(readFileSync(join(ROOT, 'docs/report.schema.json'), 'utf8')) as object;
+        expect(new Ajv2020().validate(schema, report)).toBe(true);
+      });
+    },
+  );
+
   test.concurrent('loses no report to a full disk', async () => {
     // Linux alone has a file that is always full.
     if (!existsSync('/dev/full')) return;

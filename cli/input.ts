@@ -26,7 +26,7 @@ export function withProgram<T>(
   use: (loaded: Loaded) => Promise<T>,
 ): Promise<T> {
   const input = readInput(argument);
-  const wanted = { target: options.target ?? input.target, profile: options.profile ?? input.profile };
+  const wanted = { ...options, target: options.target ?? input.target, profile: options.profile ?? input.profile };
   return withSubject(wanted, (subject) => use({ ...subject, ...parse(subject.specification, input) }));
 }
 

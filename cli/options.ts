@@ -3,7 +3,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import { randomInt } from 'node:crypto';
 import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
-import { targetByName } from '../adapters/targets.ts';
+import { targetByName, type TargetOptions } from '../adapters/targets.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { DEFAULT_TIME_LIMIT_MS } from '../conformance/observe.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
@@ -51,8 +51,17 @@ export const sameRuleOption = (): Option =>
 export const targetOption = (fallback: string): Option =>
   new Option('--target <name>', `what to test; see \`gmem-conformance targets\` (default: ${fallback})`);
 
+/** What there is to say of `--target qemu`. */
+export const kernelOption = (): Option =>
+  new Option('--kernel <image>', 'for --target qemu: a bzImage (default: the newest that was fetched or built)');
+export const modulesOption = (): Option =>
+  new Option('--modules <folder>', 'for --target qemu: the modules of that kernel, as in /lib/modules/RELEASE');
+
 export const profileOption = (fallback = DEFAULT_PROFILE): Option =>
-  new Option('--profile <name>', `whose rules hold (default: ${fallback}; for a mutant, the one that shows its fault)`);
+  new Option(
+    '--profile <name>',
+    `whose rules hold (default: ${fallback}; for a mutant, the one that shows its fault; for a kernel, that of its release)`,
+  );
 
 /** The seed that was asked for, or one from chance. */
 export function chooseSeed(option: number | undefined): number {
@@ -67,9 +76,9 @@ export function chooseSeed(option: number | undefined): number {
 }
 
 /** Names come from the caller, so a name that nothing has is the caller's mistake. */
-export async function openTarget(name: string): Promise<Target> {
+export async function openTarget(name: string, options: TargetOptions = {}): Promise<Target> {
   try {
-    return await targetByName(name);
+    return await targetByName(name, options);
   } catch (error) {
     throw error instanceof RangeError ? new UsageError(error.message) : error;
   }
@@ -92,16 +101,16 @@ export interface Subject {
 /** Opens the target, gives it with the rules that it is held against, and closes it when all is done. */
 export async function withSubject<T>(options: SubjectOptions, use: (subject: Subject) => Promise<T>): Promise<T> {
   const { target: name = DEFAULT_TARGET, profile } = options;
-  const target = await openTarget(name);
+  const target = await openTarget(name, options);
   try {
-    const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? DEFAULT_PROFILE;
+    const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? target.profile?.id ?? DEFAULT_PROFILE;
     return await use({ target, specification: specify(profile ?? usual, target.machine) });
   } finally {
     await target.close?.();
   }
 }
 
-export interface SubjectOptions {
+export interface SubjectOptions extends TargetOptions {
   readonly target?: string | undefined;
   readonly profile?: string | undefined;
 }

@@ -2,10 +2,17 @@ import type { Command } from 'commander';
 import { modelHash } from '../conformance/model-hash.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printReplay } from '../report/replay.ts';
-import { printSubject } from '../report/terminal.ts';
+import { describe, printSubject } from '../report/terminal.ts';
 import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
-import { DEFAULT_TARGET, profileOption, targetOption, type SubjectOptions } from './options.ts';
+import {
+  DEFAULT_TARGET,
+  kernelOption,
+  modulesOption,
+  profileOption,
+  targetOption,
+  type SubjectOptions,
+} from './options.ts';
 import { COLORS, say } from './output.ts';
 import { runStepwise } from './witness.ts';
 
@@ -20,6 +27,8 @@ export const addReplay = (program: Command): Command =>
     .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')
     .addOption(targetOption(`the program's own, or ${DEFAULT_TARGET}`))
     .addOption(profileOption("the program's own"))
+    .addOption(kernelOption())
+    .addOption(modulesOption())
     .addHelpText('after', helpWith(['replay found.gmem', 'replay gmc1.… --target simulator']))
     .action(async (argument: string, options: SubjectOptions) => {
       process.exitCode = await withProgram(argument, options, replay);
@@ -28,7 +37,7 @@ export const addReplay = (program: Command): Command =>
 async function replay(loaded: Loaded): Promise<number> {
   const { specification, target, program, modelHash: recorded } = loaded;
   say(
-    `${printSubject({ target: target.name, profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
+    `${printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
   );
   const { verdict, steps } = await runStepwise(loaded, program);
   say(printReplay({ specification, program, verdict, steps }, COLORS));

@@ -5,7 +5,7 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printDetectionPower } from '../report/grades.ts';
 import { reportOf } from '../report/json.ts';
-import { printReport, printSubject } from '../report/terminal.ts';
+import { describe, printReport, printSubject } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
@@ -13,6 +13,8 @@ import {
   chooseSeed,
   DEFAULT_TARGET,
   maxCommandsOption,
+  kernelOption,
+  modulesOption,
   profileOption,
   runsOption,
   sameRuleOption,
@@ -51,6 +53,8 @@ export const addRun = (program: Command): Command =>
     )
     .addOption(targetOption(DEFAULT_TARGET))
     .addOption(profileOption())
+    .addOption(kernelOption())
+    .addOption(modulesOption())
     .addOption(runsOption())
     .addOption(seedOption())
     .addOption(maxCommandsOption())
@@ -71,11 +75,12 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   const seed = chooseSeed(options.seed);
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
-  say(printSubject({ target: target.name, profile, modelHash: modelHash() }));
+  say(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
   const { runs, maxCommands, timeLimit, sameRule } = options;
-  const campaign = await runShown(subject, { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule });
+  const asked = { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule };
+  const campaign = await untilInterrupted((signal) => runShown(subject, { ...asked, signal }));
   const report = reportOf(campaign, { specification, target, seed, version: VERSION });
   writeResult(options.json, jsonText(report));
   say(printReport(report, specification, COLORS));
@@ -83,8 +88,21 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
     say('');
     await showFailure(subject, campaign.failure);
   }
-  if (options.grade === true) await showGrade(seed, maxCommands);
+  if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];
+}
+
+/** The first SIGINT or SIGTERM ends the work, which still reports; the next one ends the process. */
+async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const interruption = new AbortController();
+  const interrupt = (): void => interruption.abort();
+  const signals = ['SIGINT', 'SIGTERM'] as const;
+  for (const signal of signals) process.once(signal, interrupt);
+  try {
+    return await work(interruption.signal);
+  } finally {
+    for (const signal of signals) process.off(signal, interrupt);
+  }
 }
 
 async function runShown({ specification, target }: Subject, options: CampaignOptions): Promise<Campaign> {

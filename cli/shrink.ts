@@ -5,11 +5,19 @@ import { judge } from '../conformance/judge.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { shrinkProgram } from '../conformance/shrink.ts';
 import { EXIT_STATUS, type Divergence } from '../conformance/verdict.ts';
-import { printSubject } from '../report/terminal.ts';
+import { describe, printSubject } from '../report/terminal.ts';
 import { programFile } from '../report/witness.ts';
 import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
-import { DEFAULT_TARGET, profileOption, sameRuleOption, targetOption, type SubjectOptions } from './options.ts';
+import {
+  DEFAULT_TARGET,
+  kernelOption,
+  modulesOption,
+  profileOption,
+  sameRuleOption,
+  targetOption,
+  type SubjectOptions,
+} from './options.ts';
 import { assertWritable, say, writeResult } from './output.ts';
 import { showFailure } from './witness.ts';
 
@@ -29,6 +37,8 @@ export const addShrink = (program: Command): Command =>
     .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')
     .addOption(targetOption(`the program's own, or ${DEFAULT_TARGET}`))
     .addOption(profileOption("the program's own"))
+    .addOption(kernelOption())
+    .addOption(modulesOption())
     .addOption(sameRuleOption())
     .option('--output <file>', 'write the shrunk program there as well')
     .addHelpText(
@@ -43,7 +53,7 @@ export const addShrink = (program: Command): Command =>
 async function shrink(loaded: Loaded, options: ShrinkOptions): Promise<number> {
   const { specification, target, program, modelHash: recorded } = loaded;
   say(
-    `${printSubject({ target: target.name, profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
+    `${printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
   );
   const verdict = await judge(loaded, program);
   await match(verdict)

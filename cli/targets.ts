@@ -26,7 +26,7 @@ async function inspect(entry: TargetEntry): Promise<TargetLine> {
   const unavailable = entry.unavailable?.();
   if (unavailable !== undefined) return { name, summary, unavailable, missing: [] };
   // A family stands for many targets, so there is none to look at.
-  if (isFamily(entry)) return { name, summary, missing: [] };
+  if (isFamily(entry) || entry.heavy === true) return { name, summary, missing: [] };
   try {
     const target = await openTarget(name);
     const missing = skippedOn(target).map(({ capability, reason }) => [capability, reason] as const);

@@ -161,7 +161,7 @@ describe('a campaign', () => {
   it('is inconclusive where the target is gone', async () => {
     const target: Target = { ...reference, execute: () => [] };
     const campaign = await runCampaign(specification, target, OPTIONS);
-    expect(campaign).toMatchObject({ verdict: 'inconclusive', programs: 1, reason: /gone after 0 of/ });
+    expect(campaign).toMatchObject({ verdict: 'inconclusive', reason: expect.stringMatching(/gone after 0 of/) });
     expect(campaign.failure).toBeUndefined();
   });
 

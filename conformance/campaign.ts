@@ -6,9 +6,11 @@ import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
+import { breathe } from './breathe.ts';
 import { checkProgram, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
-import { shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
+import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
+import { INTERRUPTED } from './observe.ts';
 import { checkSecrecy, SECRECY } from './secret.ts';
 import { smallestFailure } from './smallest.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -62,6 +64,9 @@ export interface Campaign {
 /** One command in so many may end in an error of the environment before a run says nothing. */
 const STARVED_SHARE = 8;
 
+/** How long shrinking may take. On a simulator it is over long before; a kernel takes its time for each program. */
+const SHRINK_MS = 120_000;
+
 /** Every so many programs are run a second time with other secrets. */
 const SECRECY_EVERY = 2;
 
@@ -85,6 +90,9 @@ class Running {
   readonly #unmodelled = new Map<string, number>();
   #programs = 0;
   #commands = 0;
+  /** Why programs came to no verdict, and how many of the last did so in a row. */
+  readonly #lost: string[] = [];
+  #silent = 0;
   #stopped: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
 
   constructor(specification: Specification, target: Target, options: CampaignOptions) {
@@ -95,6 +103,7 @@ class Running {
       specification,
       target,
       timeLimitMs: options.timeLimitMs,
+      signal: options.signal,
       coverage: new Coverage(specification),
       tally: { checks: new Map(), environment: 0 },
     };
@@ -113,6 +122,12 @@ class Running {
   }
 
   async #passes(program: Program): Promise<boolean> {
+    const pause = breathe();
+    if (pause !== undefined) await pause;
+    if (this.#options.signal?.aborted === true) {
+      this.#stopped = { program, verdict: { kind: 'inconclusive', reason: INTERRUPTED } };
+      return false;
+    }
     const checked = checkProgram(this.#checking, program, traceOf(program));
     let verdict = checked instanceof Promise ? await checked : checked;
     this.#programs++;
@@ -124,7 +139,15 @@ class Running {
       else if (this.#programs % SECRECY_EVERY === 0) verdict = await this.#secrecy(program);
     }
     this.#options.onProgram?.(this.#programs, this.#commands);
-    if (verdict.kind === 'conforms') return true;
+    if (verdict.kind === 'conforms') {
+      this.#silent = 0;
+      return true;
+    }
+    if (verdict.kind === 'inconclusive') {
+      this.#lost.push(verdict.reason);
+      // A target that was lost over a program may come back for the next.
+      if (++this.#silent < PATIENCE && verdict.reason !== INTERRUPTED) return true;
+    }
     this.#stopped = { program, verdict };
     return false;
   }
@@ -144,7 +167,11 @@ class Running {
     const { specification, target, timeLimitMs } = this.#checking;
     const checking: Checking = { specification, target, timeLimitMs };
     return shrinkFailure(checking, original, verdict, this.#options, (program, counts, fails, signal) =>
-      smallestFailure(checking, program, fails, { ...this.#options, counts, signal }),
+      smallestFailure(checking, program, fails, {
+        ...this.#options,
+        counts,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(SHRINK_MS)]),
+      }),
     );
   }
 
@@ -157,9 +184,15 @@ class Running {
     };
   }
 
+  #withoutVerdict(): ProgramVerdict | undefined {
+    const [reason] = this.#lost;
+    if (reason === undefined) return undefined;
+    return { kind: 'inconclusive', reason: `${this.#lost.length} of ${this.#programs} programs: ${reason}` };
+  }
+
   result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
     const { coverage, tally } = this.#checking;
-    const verdict = this.#stopped?.verdict ?? this.#starved(tally);
+    const verdict = this.#stopped?.verdict ?? this.#withoutVerdict() ?? this.#starved(tally);
     return {
       verdict: verdict?.kind ?? 'conforms',
       programs: this.#programs,

@@ -211,6 +211,11 @@ describe('an error of the environment', () => {
   });
 });
 
+it('allows no pre-fault to fall short where allocations fail only when they are told to', () => {
+  const lines = [...MEMORY, 'vcpu.prefault vcpu=vcpu0 gpa=0 size=0x4000 flags=0'];
+  expect(checkLast(lines, ok(0x1000n), INJECTING)).toMatchObject({ kind: 'diverges', at: 4 });
+});
+
 describe('ENOMEM of a target that fails allocations when it is told to', () => {
   const make = 'attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0';
   const lines = [...MEMORY, 'fault.slab skip=0', make, make];

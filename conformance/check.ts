@@ -22,6 +22,8 @@ export interface Checking {
   readonly target: Target;
   /** How long the target may take for one program, where it does not answer at once. */
   readonly timeLimitMs?: number | undefined;
+  /** Ends waiting for it. */
+  readonly signal?: AbortSignal | undefined;
   readonly coverage?: Coverage;
   readonly tally?: InvariantTally;
   /** Sees every command with what was expected and observed. */
@@ -45,12 +47,12 @@ export function checkProgram(
   program: Program,
   trace?: readonly Step[],
 ): ProgramVerdict | Promise<ProgramVerdict> {
-  const { target, specification, timeLimitMs } = checking;
+  const { target, specification } = checking;
   const expectations = trace ?? expectationsOf(specification, program);
   const silent = expectations.findIndex(({ unmodelled }) => unmodelled !== undefined);
   const executed = silent < 0 ? program : program.slice(0, silent);
   try {
-    const observations = observe(target, executed, specification.config.profile, timeLimitMs);
+    const observations = observe(target, executed, specification.config.profile, checking);
     const judge = (arrived: Iterable<Observed>): ProgramVerdict =>
       compare(checking, program, arrived, expectations, executed.length);
     return observations instanceof Promise ? observations.then(judge).catch(inconclusive) : judge(observations);

@@ -1,5 +1,6 @@
 /** A failing program, and the small one that it shrinks to. */
 import type { Program } from '../model/core/program.ts';
+import { breathe } from './breathe.ts';
 import type { Checking } from './check.ts';
 import { judge } from './judge.ts';
 import type { Fails, Shrunk } from './shrink.ts';
@@ -17,6 +18,8 @@ export interface Failure extends Divergence {
 export interface FailureOptions {
   /** Whether only programs count that break the same rule, and the same invariant, as the first. */
   readonly sameRule?: boolean;
+  /** Ends the work with what was found so far. */
+  readonly signal?: AbortSignal;
 }
 
 /** How to shrink: a program, what counts as a failure of one, and when to be content with what there is. */
@@ -24,29 +27,32 @@ export type Shrink = (program: Program, counts: Counts, fails: Fails, signal: Ab
 export type Counts = (divergence: Divergence) => boolean;
 
 /** Programs in a row without a verdict after which a target is given up. */
-const PATIENCE = 3;
+export const PATIENCE = 3;
 
 export async function shrinkFailure(
   checking: Checking,
   original: Program,
   first: Divergence,
-  { sameRule = false }: FailureOptions,
+  { sameRule = false, signal }: FailureOptions,
   shrink: Shrink,
 ): Promise<Failure> {
   const gone = new AbortController();
   const counts: Counts = (divergence) => !sameRule || isLike(divergence, first);
   let silent = 0;
   const fails: Fails = async (candidate) => {
+    await breathe();
     const verdict = await judge(checking, candidate);
     silent = verdict.kind === 'inconclusive' ? silent + 1 : 0;
     if (silent === PATIENCE) gone.abort();
     return verdict.kind === 'diverges' && counts(verdict);
   };
-  const { program, runs } = await shrink(original.slice(0, first.at + 1), counts, fails, gone.signal);
+  const failing = original.slice(0, first.at + 1);
+  const stop = AbortSignal.any([gone.signal, ...(signal === undefined ? [] : [signal])]);
+  const { program, runs: shrinkRuns } = await shrink(failing, counts, fails, stop);
   const last = await judge(checking, program);
-  // A target that does not fail the same way twice is still reported, with what it did the first time.
-  const how = last.kind === 'diverges' ? last : first;
-  return { ...how, program, original, shrinkRuns: runs, ...(isLike(how, first) ? {} : { first }) };
+  // A target that does not fail twice is still reported, with what it did the first time.
+  if (last.kind !== 'diverges') return { ...first, program: failing, original, shrinkRuns };
+  return { ...last, program, original, shrinkRuns, ...(isLike(last, first) ? {} : { first }) };
 }
 
 const isLike = (one: Divergence, other: Divergence): boolean =>

@@ -82,7 +82,7 @@ describe.each(HOSTILE)('a target that %s', (_what, execute, reason) => {
 
   it('ends a campaign without a verdict', async () => {
     const options = { seed: 1, runs: 5, maxCommands: 9, timeLimitMs: TIME_LIMIT_MS };
-    expect(await runCampaign(specification, target, options)).toMatchObject({ verdict: 'inconclusive', programs: 1 });
+    expect(await runCampaign(specification, target, options)).toMatchObject({ verdict: 'inconclusive', programs: 3 });
   });
 });
 
@@ -115,6 +115,36 @@ describe('a target that is right', () => {
       kind: 'diverges',
       observed: 'EPERM',
     });
+  });
+});
+
+describe('an interruption', () => {
+  it('ends the wait for a target', async () => {
+    const interruption = new AbortController();
+    const options = { seed: 1, runs: 5, maxCommands: 9, signal: interruption.signal };
+    setTimeout(() => interruption.abort(), TIME_LIMIT_MS);
+    expect(await runCampaign(specification, { ...reference, execute: () => never }, options)).toMatchObject({
+      verdict: 'inconclusive',
+      reason: 'interrupted',
+    });
+  });
+
+  it('comes through where the target never waits', async () => {
+    const interruption = new AbortController();
+    const options = { seed: 1, runs: 1_000_000, maxCommands: 9, signal: interruption.signal };
+    setTimeout(() => interruption.abort(), TIME_LIMIT_MS);
+    const { verdict, reason, programs } = await runCampaign(specification, reference, options);
+    expect([verdict, reason]).toEqual(['inconclusive', 'interrupted']);
+    expect(programs).toBeGreaterThan(0);
+  });
+
+  it('ends shrinking, and leaves the divergence', async () => {
+    const interruption = new AbortController();
+    const execute: Target['execute'] = (given) => given.map(() => ({ outcome: fails('EIO') }));
+    const options = { seed: 1, runs: 5, maxCommands: 9, signal: interruption.signal };
+    const onDivergence = (): void => interruption.abort();
+    const campaign = await runCampaign(specification, { ...reference, execute }, { ...options, onDivergence });
+    expect(campaign).toMatchObject({ verdict: 'diverges', failure: { at: 0, shrinkRuns: 0 } });
   });
 });
 

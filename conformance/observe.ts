@@ -8,19 +8,26 @@ import type { ProgramVerdict } from './verdict.ts';
 /** The target or its adapter failed, so that nothing can be said of what stands behind it. */
 class TargetFailure extends Error {}
 
+export const INTERRUPTED = 'interrupted';
+
 /** How long a target at the end of a wire may take for one program. */
 export const DEFAULT_TIME_LIMIT_MS = 60_000;
+
+export interface Patience {
+  readonly timeLimitMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** One well-formed observation for each command, or fewer. Iterating throws what `inconclusive` makes a verdict of. */
 export function observe(
   target: Target,
   program: Program,
   profile: Profile,
-  timeLimitMs = DEFAULT_TIME_LIMIT_MS,
+  patience: Patience = {},
 ): Iterable<Observed> | Promise<Iterable<Observed>> {
   const observations = attempt(() => target.execute(program, profile));
   return observations instanceof Promise
-    ? withinTime(observations, timeLimitMs).then((arrived) => wellFormed(arrived, program.length))
+    ? withinTime(observations, patience).then((arrived) => wellFormed(arrived, program.length))
     : wellFormed(observations, program.length);
 }
 
@@ -41,18 +48,21 @@ function attempt<T>(work: () => T): T {
   }
 }
 
-async function withinTime<T>(work: Promise<T>, limitMs: number): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
+async function withinTime<T>(work: Promise<T>, { timeLimitMs = DEFAULT_TIME_LIMIT_MS, signal }: Patience): Promise<T> {
+  let giveUp = (_why: string): void => undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    const error = new TargetFailure(`the target hung: no answer within ${limitMs / 1000} s`);
-    timer = setTimeout(() => reject(error), limitMs);
+    giveUp = (why) => reject(new TargetFailure(why));
   });
+  const timer = setTimeout(() => giveUp(`the target hung: no answer within ${timeLimitMs / 1000} s`), timeLimitMs);
+  const interrupt = (): void => giveUp(INTERRUPTED);
+  signal?.addEventListener('abort', interrupt);
   try {
     return await Promise.race([work, late]);
   } catch (error) {
     throw failure(error);
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener('abort', interrupt);
   }
 }
 

@@ -30,7 +30,7 @@ export function twinOf(specification: Specification, program: Program, trace?: r
     const before = state;
     const step = trace?.[at] ?? specification.step(before, command);
     state = step.state;
-    if (step.rule !== 'guest.store/guest-memory' || !isStore(command)) return command;
+    if (!isStore(command) || !step.rule.startsWith('guest.store/guest-memory')) return command;
     if (!storesSecret(before, command.args)) return command;
     return { name: command.name, args: { ...command.args, value: command.args.value ^ EVERY_BYTE } };
   });
@@ -63,10 +63,9 @@ export async function checkSecrecy(
   }
 }
 
-const observations = async (
-  { specification, target, timeLimitMs }: Checking,
-  program: Program,
-): Promise<readonly Observed[]> => [...(await observe(target, program, specification.config.profile, timeLimitMs))];
+const observations = async (checking: Checking, program: Program): Promise<readonly Observed[]> => [
+  ...(await observe(checking.target, program, checking.specification.config.profile, checking)),
+];
 
 function tell(
   program: Program,

@@ -4,6 +4,7 @@
  * shrunk as well, and the smallest is kept.
  */
 import type { Program } from '../model/core/program.ts';
+import { breathe } from './breathe.ts';
 import { checkProgram, type Checking } from './check.ts';
 import type { Counts } from './failure.ts';
 import { Generator } from './generate.ts';
@@ -61,6 +62,7 @@ async function* otherFailures(
   for (let commands = 0; commands < searchBudget && found < OTHERS && !signal.aborted;) {
     const program = generator.generate(random);
     commands += program.commands.length;
+    await breathe();
     const verdict = await checkProgram({ specification, target, timeLimitMs }, program.commands, program.trace);
     // A target that is gone, or hangs, is not worth waiting for.
     if (verdict.kind === 'inconclusive') return;

@@ -14,7 +14,7 @@ import { VM_TYPE } from '../model/core/abi.ts';
 import { FULL_MACHINE, PROFILES, type Machine } from '../model/core/profile.ts';
 import { printProgram } from '../model/core/program.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
-import { FIXED_SEED, freshSeed, generated, specify, verdictOf } from './support.ts';
+import { FIXED_SEED, freshSeed, generated, replayOf, specify, verdictOf } from './support.ts';
 
 const PROFILE_IDS = PROFILES.map(({ id }) => id);
 const DEFAULT_ONLY = 1n << VM_TYPE.DEFAULT;
@@ -34,8 +34,9 @@ describe.each(PROFILE_IDS)('in %s', (profile) => {
     const specification = specify(profile, machine);
     const seed = freshSeed();
     const options = { seed, runs: 600, maxCommands: 80 };
-    const campaign = await runCampaign(specification, simulatorTarget(machine), options);
-    expect(verdictOf(campaign, specification, seed)).toBe('conforms');
+    const target = simulatorTarget(machine);
+    const campaign = await runCampaign(specification, target, options);
+    expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
   });
 
   it('rules that are said to be unreachable are not reached', async () => {
@@ -53,16 +54,18 @@ describe.each(PROFILE_IDS)('in %s', (profile) => {
   it('the specification conforms to itself', async () => {
     const specification = specify(profile);
     const seed = freshSeed();
-    const campaign = await runCampaign(specification, referenceTarget(), { seed, runs: 800, maxCommands: 80 });
-    expect(verdictOf(campaign, specification, seed)).toBe('conforms');
+    const target = referenceTarget();
+    const campaign = await runCampaign(specification, target, { seed, runs: 800, maxCommands: 80 });
+    expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
   });
 });
 
 describe.each(['linux-6.18', 'linux-7.3', 'gmem-link-rfc'])('the default budget in %s', (profile) => {
   it('reaches every rule that can be reached, and evaluates every invariant', async () => {
     const specification = specify(profile);
-    const campaign = await runCampaign(specification, simulatorTarget(), { seed: FIXED_SEED, ...DEFAULT_BUDGET });
-    expect(verdictOf(campaign, specification, FIXED_SEED)).toBe('conforms');
+    const target = simulatorTarget();
+    const campaign = await runCampaign(specification, target, { seed: FIXED_SEED, ...DEFAULT_BUDGET });
+    expect(verdictOf(campaign, specification, target, FIXED_SEED)).toBe('conforms');
     const missing = campaign.coverage.missing(specification).filter(({ unreachable }) => unreachable === undefined);
     expect(missing.map(({ id }) => id)).toEqual([]);
     expect(campaign.invariants.filter(({ status }) => status !== 'held')).toEqual([]);
@@ -90,8 +93,9 @@ describe('programs as a fast-check arbitrary', () => {
   it('hold in a property of the simulator', async () => {
     await fc.assert(
       fc.asyncProperty(programs, async (program) => {
-        const verdict = await checkProgram({ specification, target: simulatorTarget() }, program, traceOf(program));
-        expect(verdict.kind).toBe('conforms');
+        const target = simulatorTarget();
+        const { kind } = await checkProgram({ specification, target }, program, traceOf(program));
+        if (kind !== 'conforms') throw new Error(`${kind}; ${replayOf(specification, target, program)}`);
       }),
       { numRuns: 300 },
     );

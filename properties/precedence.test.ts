@@ -58,6 +58,7 @@ const IMPOSSIBLE: readonly (readonly [RegExp, string])[] = [
     NO_LATER_FRAME,
   ],
   [/^guest\.\w+\/beyond-guest-physical > (?!private-without-slot|no-slot)/, NO_SLOT_THERE],
+  [/^guest\.\w+\/mmio-remembered > (?!private-without-slot)/, NO_SLOT_THERE],
   [/^guest\.store\/(private-without-slot|file-gone|poisoned) > read-only$/, NEVER_READ_ONLY],
 ];
 

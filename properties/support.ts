@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import type { Campaign } from '../conformance/campaign.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
-import { ALL_CAPABILITIES, type Capability } from '../adapters/adapter.ts';
+import { ALL_CAPABILITIES, type Capability, type Target } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { headerOf, parseProgram, printProgram, type Program } from '../model/core/program.ts';
 import { Specification, type Step } from '../model/core/specification.ts';
+import { tokenOf } from '../report/json.ts';
 
 /** Where a suite must do the same every time. */
 export const FIXED_SEED = 2;
@@ -66,8 +67,14 @@ export function traceOf(specification: Specification, program: Program): readonl
   });
 }
 
+/** How to see the program fail again. The command line knows each target on one machine only. */
+export const replayOf = (specification: Specification, target: Target, program: Program): string =>
+  specification.config.machine === FULL_MACHINE
+    ? `replay: npx tsx cli/main.ts replay ${tokenOf(specification, target.name, program)}`
+    : 'on this machine it cannot be replayed from the command line';
+
 /** `conforms`, or all that is needed to see what went wrong, and to see it again. */
-export function verdictOf(campaign: Campaign, specification: Specification, seed: number): string {
+export function verdictOf(campaign: Campaign, specification: Specification, target: Target, seed: number): string {
   const { verdict, failure, reason } = campaign;
   if (failure === undefined) return reason === undefined ? verdict : `${verdict}: ${reason}`;
   const { at, rule, invariant, expected, observed, program } = failure;
@@ -77,5 +84,6 @@ export function verdictOf(campaign: Campaign, specification: Specification, seed
     `expected: ${expected}`,
     `observed: ${observed}`,
     printProgram(specification, program),
+    replayOf(specification, target, program),
   ].join('\n');
 }

@@ -197,7 +197,7 @@ describe('a replay on the terminal', () => {
   });
 
   test('says from where on the specification is silent', async () => {
-    const { shown } = await rerun(`${VM}vm.create vm=vm1 dev=vm0 type=0\n`);
+    const { shown } = await rerun(`${VM}mem.unmap mapping=gone\n`);
     expect(shown).toContain('1 command; from command 2 on the specification takes no position');
   });
 });

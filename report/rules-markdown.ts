@@ -36,7 +36,8 @@ const ruleRow = (rule: Rule): readonly string[] => [
   rule.source,
 ];
 
-function environment({ mayAlso, mayLeavePrefix, shortened }: AnyTransition): string | undefined {
+function environment(transition: AnyTransition): string | undefined {
+  const { mayAlso, mayLeavePrefix } = transition;
   if (mayAlso.length === 0) return undefined;
   const errors = _.groupBy(mayAlso, (error) => (typeof error === 'string' ? 'at any time' : `when ${error.when}`));
   const ends = mayLeavePrefix === true ? 'leaves what it has done so far' : 'changes nothing';
@@ -44,7 +45,7 @@ function environment({ mayAlso, mayLeavePrefix, shortened }: AnyTransition): str
     const names = group.map((error) => code(typeof error === 'string' ? error : error.errno)).join(', ');
     return `May also fail with ${names} ${when}; it then ${ends}.`;
   });
-  if (shortened !== undefined)
+  if (transition.shortened !== undefined)
     sentences.push('Stopped half-way by one of these, it succeeds and tells how far it got.');
   return sentences.join(' ');
 }

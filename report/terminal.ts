@@ -1,6 +1,7 @@
 /** What the command line shows of a campaign: data in, text out. */
 import _ from 'lodash';
 import { match } from 'ts-pattern';
+import type { Target } from '../adapters/adapter.ts';
 import { SECRECY } from '../conformance/secret.ts';
 import type { Rule, Specification } from '../model/core/specification.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
@@ -16,6 +17,9 @@ export interface SubjectLine {
   /** The model that judged the program when it was recorded, where it was. */
   readonly recorded?: string | undefined;
 }
+
+/** The name of a target, and what it is. */
+export const describe = ({ name, about }: Target): string => (about === undefined ? name : `${name}: ${about}`);
 
 /** What is tested, and against what. */
 export const printSubject = ({ target, profile, modelHash, recorded = modelHash }: SubjectLine): string =>

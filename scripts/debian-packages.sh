@@ -15,13 +15,12 @@ say() {
   printf '%s\n' "$*" >&2
 }
 
-# The value of an option, or an end with the reason: value --option "$@"
-value() {
-  [[ $# -ge 3 ]] || die "$1 needs a value"
-  printf '%s' "$3"
+# with_value --option VALUE…: ends the script where the option is the last word.
+with_value() {
+  [[ $# -ge 2 ]] || die "$1 needs a value"
 }
 
-# need PACKAGE:COMMAND…: every command must be there, or the end names the packages to install.
+# need PACKAGE:COMMAND…: every command must be there, or the script ends and names the packages of Debian to install.
 need() {
   local pair missing=()
   for pair in "$@"; do

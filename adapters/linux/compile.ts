@@ -23,6 +23,9 @@ export const AGENT: Build = {
   flags: ['-std=c11', '-O2', '-static', ...WARNINGS],
 };
 
+/** The first process of a guest. */
+export const INIT: Build = { name: 'init', files: ['agent/init.c'], flags: AGENT.flags };
+
 export const AGENT_FUZZER: Build = {
   name: 'agent-fuzz',
   files: ['agent/fuzz.c', ...PROGRAM],

@@ -2,22 +2,18 @@
 import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { cpio, type Entry } from './cpio.ts';
-import { resolveModules, type Module } from './modules.ts';
+import type { Module } from './modules.ts';
 
 export interface Pieces {
   /** Path of the static executable that is process 1 of the guest. */
   readonly init: string;
   /** Path of the static executable that it starts. */
   readonly agent: string;
-  /** A folder such as /lib/modules/VERSION; none where everything is built into the kernel. */
-  readonly modules?: string | undefined;
+  /** In the order in which init loads them. */
+  readonly modules: readonly Module[];
 }
 
-/** What the guest needs, where it is not built in. Of the two makers' modules the one loads that suits the CPU. */
-const WANTED_MODULES = ['virtio_pci', 'virtio_console', 'kvm_amd', 'kvm_intel', 'hwpoison_inject'];
-
 export function initramfs({ init, agent, modules }: Pieces): Buffer {
-  const loaded = modules === undefined ? [] : resolveModules(modules, WANTED_MODULES);
   // Level 1: the guest, which may be emulated, spends its time on what the host would save.
   return gzipSync(
     cpio([
@@ -25,7 +21,7 @@ export function initramfs({ init, agent, modules }: Pieces): Buffer {
       { kind: 'device', path: 'dev/console', major: 5, minor: 1 },
       { kind: 'file', path: 'init', data: readFileSync(init), executable: true },
       { kind: 'file', path: 'agent', data: readFileSync(agent), executable: true },
-      ...moduleEntries(loaded),
+      ...moduleEntries(modules),
     ]),
     { level: 1 },
   );

@@ -38,7 +38,6 @@ const KINDS: readonly { readonly kind: ReportKind; readonly start: RegExp; reado
 ];
 
 /** `[    1.234567] ` or `[    1.234567][   T42] `, and what a terminal is told. */
-// eslint-disable-next-line no-control-regex -- The escape character is what terminals are told things with.
 const DECORATION = /^(\x1b\[[\d;]*\w|\x1bc)*(\[ *\d+\.\d+\](\[ *[TC]\d+\])? )?/;
 
 const LINES_KEPT = 2000;

@@ -127,8 +127,11 @@ function whoTouches(commands: readonly Command[]): Touching {
   return { accesses, vcpus, vms: new Set([...vcpus].map((vcpu) => vmOf.get(vcpu) ?? '')) };
 }
 
-/** Ranges longer than this are never accepted by a kernel, so they are in nobody's way. */
-const LONGEST = 1n << 43n;
+/**
+ * Ranges of more bytes than so many times the memory of a program are never accepted, so they are in nobody's way: the
+ * kernel needs ten bytes and more for each page. Source: model/gmem/memory-budget.ts.
+ */
+const STRETCH = 512n;
 
 /** A slot number and a place in guest physical memory that the program does not speak of. */
 function hide(commands: readonly Command[], machine: Machine, bytes: number): Hideout {
@@ -144,7 +147,7 @@ function hide(commands: readonly Command[], machine: Machine, bytes: number): Hi
           : name === 'guest.load' || name === 'guest.store'
             ? [args.gpa & ~PAGE_MASK, PAGE_SIZE]
             : [0n, 0n];
-    if (size > 0n && size <= LONGEST) taken.push([start, start + size]);
+    if (size > 0n && size <= STRETCH * machine.memoryBytes) taken.push([start, start + size]);
   }
   const size = BigInt(bytes);
   let end = 1n << BigInt(machine.guestPhysicalBits);

@@ -57,7 +57,8 @@ function decompress(file: string): Buffer {
 
 function output(command: string, debianPackage: string, file: string): Buffer {
   try {
-    return execFileSync(command, ['-dc', file], { maxBuffer: 1 << 30, stdio: ['ignore', 'pipe', 'pipe'] });
+    const { env } = process;
+    return execFileSync(command, ['-dc', file], { env, maxBuffer: 1 << 30, stdio: ['ignore', 'pipe', 'pipe'] });
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     throw new Error(`${file} is compressed, and there is no ${command}: apt-get install ${debianPackage}`, {

@@ -1,16 +1,18 @@
 /** A machine in QEMU that runs agents: a kernel, agent/init.c as its first process, and a virtio port to talk over. */
 import { spawn, spawnSync, type ChildProcessWithoutNullStreams } from 'node:child_process';
-import { EventEmitter } from 'node:events';
 import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { constants as system, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { initramfs, type Pieces } from './initramfs.ts';
-import { KernelLog } from './kernel-log.ts';
+import { AgentConnection, type Departure, type Peer } from './agent.ts';
+import { AGENT, compile, INIT } from './compile.ts';
+import { initramfs } from './initramfs.ts';
+import { KernelLog, type KernelReport } from './kernel-log.ts';
+import type { Kernel } from './kernels.ts';
+import { resolveModules } from './modules.ts';
 
-export interface QemuOptions extends Pieces {
-  /** Path of a bzImage. */
-  readonly kernel: string;
+export interface QemuOptions {
+  readonly kernel: Kernel;
   readonly memoryMiB?: number;
   readonly cpus?: number;
   /** `auto` takes KVM where it works and lets its guests have KVM in turn, and emulation elsewhere. */
@@ -23,24 +25,7 @@ export interface QemuOptions extends Pieces {
 
 export type Accelerator = 'kvm' | 'tcg';
 
-/** How an agent ended. Neither code nor signal: the machine ended before it, or it does not die. */
-export interface Departure {
-  readonly code: number | null;
-  readonly signal: NodeJS.Signals | null;
-}
-
-/** An agent, and the connection that it has to itself: when one ends, so does the other. */
-export interface Agent {
-  readonly stream: Socket;
-  /** Ends it by force. May be called when that was done already. */
-  kill(): void;
-  /** Resolves some time after kill() in any case. */
-  readonly departed: Promise<Departure>;
-}
-
-const UNKNOWN: Departure = { code: null, signal: null };
-
-/** How QEMU ended. */
+/** How QEMU ended; neither code nor signal where it could not be started. */
 export interface QemuExit {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -56,30 +41,39 @@ const QEMU = 'qemu-system-x86_64';
 const CONSOLE_TAIL = 25;
 /** How long an agent that was told to die may take. */
 const DEATH_MS = 5000;
+/** How long init may take to answer. */
+const ANSWER_MS = 5000;
 
 /** Only warnings go to the console, so that the boot does not wait for it; a kernel that ends takes QEMU along. */
 const COMMAND_LINE = 'console=ttyS0 loglevel=5 printk.devkmsg=on panic=-1 mitigations=off nokaslr cryptomgr.notests';
 
-/** Resolves when an agent can be started. Throws QemuFailure. */
+/** What the guest needs, where it is not built in. Emulated CPUs are of AMD's kind. */
+const MODULES = ['virtio_pci', 'virtio_console', 'hwpoison_inject', 'kvm_amd'];
+const MODULES_UNDER = { tcg: MODULES, kvm: [...MODULES, 'kvm_intel'] } as const;
+
+/** Resolves when an agent can be started. Throws QemuFailure; NoCompiler or CompileFailed where there is no agent. */
 export async function startQemu(options: QemuOptions): Promise<QemuMachine> {
   const { kernel, memoryMiB = 512, cpus = 2, accel = 'auto', timeoutMs = 60_000, append = '' } = options;
   const qemu = commandPath(QEMU);
   if (qemu === undefined) throw new QemuFailure(`there is no ${QEMU}: apt-get install qemu-system-x86`);
-  if (!existsSync(kernel)) throw new QemuFailure(`there is no kernel ${kernel}`);
-  const image = initramfs(options);
+  if (!existsSync(kernel.image)) throw new QemuFailure(`there is no kernel ${kernel.image}`);
   const chosen = accel === 'auto' ? (kvmWorks(qemu) ? 'kvm' : 'tcg') : accel;
+
+  const modules = kernel.modules === undefined ? [] : resolveModules(kernel.modules, MODULES_UNDER[chosen]);
+  const image = initramfs({ init: compile(INIT), agent: compile(AGENT), modules });
 
   const folder = mkdtempSync(join(tmpdir(), 'gmem-qemu-'));
   writeFileSync(join(folder, 'initramfs'), image);
-  const machine = new QemuMachine(folder, chosen, timeoutMs, [
-    ...[qemu, '-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none', '-machine', 'q35'],
+  const child = spawnDependent(qemu, [
+    ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none', '-machine', 'q35'],
     // When emulated, `max` has SVM with nested paging. Under KVM it has what the host passes on.
     ...['-accel', chosen, '-cpu', 'max', '-smp', `${cpus}`, '-m', `${memoryMiB}M`],
-    ...['-kernel', kernel, '-initrd', join(folder, 'initramfs'), '-append', `${COMMAND_LINE} ${append}`.trim()],
+    ...['-kernel', kernel.image, '-initrd', join(folder, 'initramfs'), '-append', `${COMMAND_LINE} ${append}`.trim()],
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=gmem,path=${portPath(folder)},server=on,wait=off`],
     ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=gmem,name=gmem'],
   ]);
+  const machine = new QemuMachine(child, { folder, accel: chosen, timeoutMs });
   try {
     await machine.booted();
   } catch (error) {
@@ -94,31 +88,43 @@ type Stage = 'booting' | 'waiting' | 'running' | 'ended';
 const WAITING = /^init: waiting for the host$/;
 const STARTED = /^init: agent started$/;
 const ENDED = /^init: agent (?:exited with (?<code>\d+)|killed by signal (?<signal>\d+))$/;
+const PRESENT = /^init: present$/;
+/** What init is told: kill the agent; say that you are present. */
+const KILL = 'k\n';
+const PING = 'p\n';
+
+interface Setting {
+  /** The machine's own, and goes with it. */
+  readonly folder: string;
+  readonly accel: Accelerator;
+  readonly timeoutMs: number;
+}
 
 export class QemuMachine {
   readonly log = new KernelLog();
   readonly accel: Accelerator;
   /** Resolves when the machine is gone, whatever the reason. */
   readonly exited: Promise<QemuExit>;
+  readonly #child: ChildProcessWithoutNullStreams;
   readonly #folder: string;
   readonly #timeoutMs: number;
   readonly #startedAt = performance.now();
-  readonly #child: ChildProcessWithoutNullStreams;
   #bootMs = Number.NaN;
-  readonly #ends = new EventEmitter<{ agent: [Departure] }>();
   #stage: Stage = 'booting';
-  #agent: Agent | undefined;
+  /** To pings, so far. */
+  #answers = 0;
+  #agent: GuestAgent | undefined;
 
-  /** For startQemu(). The folder is the machine's own, and goes with it. */
-  constructor(folder: string, accel: Accelerator, timeoutMs: number, command: readonly string[]) {
+  /** For startQemu(). */
+  constructor(child: ChildProcessWithoutNullStreams, { folder, accel, timeoutMs }: Setting) {
+    this.#child = child;
     this.#folder = folder;
     this.accel = accel;
     this.#timeoutMs = timeoutMs;
     this.log.on('line', (line) => this.#follow(line));
-    this.#child = spawnDependent(command);
-    this.#child.stdout.on('data', (chunk: Buffer) => this.log.push(chunk));
+    child.stdout.on('data', (chunk: Buffer) => this.log.push(chunk));
     // That nobody reads any more is not news: `exited` says it.
-    this.#child.stdin.on('error', () => undefined);
+    child.stdin.on('error', () => undefined);
     this.exited = this.#watch();
   }
 
@@ -134,13 +140,29 @@ export class QemuMachine {
   }
 
   /** Starts an agent; an earlier one is killed. Not to be called again before it has resolved. Throws QemuFailure. */
-  async connect(): Promise<Agent> {
+  async connect(): Promise<AgentConnection> {
     this.#agent?.kill();
     await this.#reach('waiting', 'does not get rid of its agent');
     const stream = connect(portPath(this.#folder));
-    this.#agent = this.#accompany(stream);
+    const agent = new GuestAgent(stream, () => this.#child.stdin.write(KILL));
+    const connection = new AgentConnection(stream, stream, agent);
+    this.#agent = agent;
     await this.#reach('running', 'starts no agent');
-    return this.#agent;
+    return connection;
+  }
+
+  /**
+   * The reports since a mark of the log, when all has arrived that the kernel said until now: the console is not as
+   * fast as the agent. For a machine that is gone, or says nothing any more, what is there.
+   */
+  async reportsSince(mark: number): Promise<readonly KernelReport[]> {
+    if (this.#stage === 'running') {
+      const before = this.#answers;
+      this.#child.stdin.write(PING);
+      const answered = () => this.#answers > before || this.#stage !== 'running';
+      await this.#until(answered, 'does not answer', ANSWER_MS).catch(() => undefined);
+    }
+    return this.log.reportsSince(mark);
   }
 
   async kill(): Promise<QemuExit> {
@@ -161,7 +183,7 @@ export class QemuMachine {
       this.#child.once('close', (code, signal) => {
         process.removeListener('exit', cleanUp);
         cleanUp();
-        this.#ends.emit('agent', UNKNOWN);
+        this.#agent?.depart(null, 'SIGKILL', `the machine ended\n${this.log.tail(CONSOLE_TAIL)}`);
         resolve({ code, signal, stderr: stderr.trim() });
       });
     });
@@ -171,54 +193,79 @@ export class QemuMachine {
     const ended = ENDED.exec(line);
     if (WAITING.test(line)) this.#stage = 'waiting';
     else if (STARTED.test(line)) this.#stage = 'running';
-    else if (ended !== null) {
+    else if (PRESENT.test(line)) this.#answers++;
+    else if (ended === null) this.#agent?.hear(line);
+    else {
       const { code, signal } = ended.groups as { code?: string; signal?: string };
       this.#stage = 'ended';
-      this.#ends.emit('agent', { code: code === undefined ? null : Number(code), signal: signalName(signal) });
+      this.#agent?.depart(code === undefined ? null : Number(code), signalName(signal));
     }
   }
 
-  #accompany(stream: Socket): Agent {
-    let death: NodeJS.Timeout | undefined;
-    let gone = false;
-    const departed = new Promise<Departure>((resolve) => this.#ends.once('agent', resolve)).finally(() => {
-      gone = true;
-      clearTimeout(death);
-      // What the agent wrote before it ended still arrives.
-      stream.end();
-    });
-    const kill = () => {
-      stream.destroy();
-      if (gone) return;
-      this.#child.stdin.write('k\n');
-      death ??= setTimeout(() => this.#ends.emit('agent', UNKNOWN), DEATH_MS);
-    };
-    // A broken stream closes, and its agent departs; there is no more to it.
-    stream.on('error', () => undefined);
-    return { stream, kill, departed };
+  #reach(stage: Stage, failure: string): Promise<void> {
+    return this.#until(() => this.#stage === stage, failure, this.#timeoutMs);
   }
 
-  /** Waits until init says that it is at this stage. */
-  #reach(stage: Stage, failure: string): Promise<void> {
+  /** Waits for something that the console tells. */
+  #until(arrived: () => boolean, failure: string, timeoutMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const settle = (error?: QemuFailure) => {
+      const settle = (settled: () => void) => {
         clearTimeout(timer);
         this.log.off('line', look);
-        if (error === undefined) resolve();
-        else reject(error);
+        settled();
       };
       const look = () => {
-        if (this.#stage === stage) settle();
+        if (arrived()) settle(resolve);
       };
-      const fail = (why: string) =>
-        settle(
-          new QemuFailure(`the machine ${failure}: ${why}\nthe end of its console:\n${this.log.tail(CONSOLE_TAIL)}`),
-        );
-      const timer = setTimeout(() => fail(`it took longer than ${this.#timeoutMs} ms`), this.#timeoutMs);
-      void this.exited.then(({ code, stderr }) => fail(`QEMU ended (${code ?? 'killed'}) ${stderr}`));
+      const fail = (why: string) => {
+        const message = `the machine ${failure}: ${why}\nthe end of its console:\n${this.log.tail(CONSOLE_TAIL)}`;
+        settle(() => reject(new QemuFailure(message)));
+      };
+      const timer = setTimeout(() => fail(`it took longer than ${timeoutMs} ms`), timeoutMs);
+      void this.exited.then(({ code, signal, stderr }) =>
+        fail(`QEMU ended (${code ?? signal ?? 'not started'}) ${stderr}`),
+      );
       this.log.on('line', look);
       look();
     });
+  }
+}
+
+/** An agent and the connection that it has to itself: when one ends, so does the other. */
+class GuestAgent implements Peer {
+  readonly departed: Promise<Departure>;
+  readonly #stream: Socket;
+  readonly #tellInit: () => void;
+  readonly #said: string[] = [];
+  #resolve: ((departure: Departure) => void) | undefined;
+  #death: NodeJS.Timeout | undefined;
+
+  constructor(stream: Socket, tellInit: () => void) {
+    this.#stream = stream;
+    this.#tellInit = tellInit;
+    this.departed = new Promise((resolve) => (this.#resolve = resolve));
+  }
+
+  kill(): void {
+    this.#stream.destroy();
+    if (this.#resolve === undefined || this.#death !== undefined) return;
+    this.#tellInit();
+    this.#death = setTimeout(() => this.depart(null, null), DEATH_MS);
+  }
+
+  /** What the console says while the agent runs: the agent itself, and the kernel of it. */
+  hear(line: string): void {
+    this.#said.push(line);
+    if (this.#said.length > CONSOLE_TAIL) this.#said.shift();
+  }
+
+  /** The agent has ended, or nobody knows. Only the first call counts. */
+  depart(code: number | null, signal: NodeJS.Signals | null, last?: string): void {
+    clearTimeout(this.#death);
+    // What the agent wrote before it ended still arrives.
+    this.#stream.end();
+    this.#resolve?.({ code, signal, stderr: last ?? this.#said.join('\n') });
+    this.#resolve = undefined;
   }
 }
 
@@ -229,11 +276,10 @@ function signalName(number: string | undefined): NodeJS.Signals | null {
 
 const portPath = (folder: string): string => join(folder, 'port');
 
-/** Started so that it dies when this process does, however that comes; where setpriv is missing, not if killed. */
-function spawnDependent(command: readonly string[]): ChildProcessWithoutNullStreams {
+/** The command dies when this process does, however that comes; where setpriv is missing, not if this is killed. */
+function spawnDependent(command: string, args: readonly string[]): ChildProcessWithoutNullStreams {
   const setpriv = commandPath('setpriv');
-  const dependent = setpriv === undefined ? command : [setpriv, '--pdeathsig', 'KILL', ...command];
-  return spawn(dependent[0] ?? '', dependent.slice(1));
+  return setpriv === undefined ? spawn(command, args) : spawn(setpriv, ['--pdeathsig', 'KILL', command, ...args]);
 }
 
 function commandPath(name: string): string | undefined {

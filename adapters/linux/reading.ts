@@ -89,8 +89,19 @@ function observeExit(result: Observation, exit: DataView, { doorbell, loads }: G
       return { kind: 'mmio', gpa, write: exit.getUint8(RUN.mmioIsWrite) !== 0 };
     }
     default:
-      return { kind: 'crash', message: `KVM_RUN returned with exit reason ${nameOfExit(reason)}` };
+      return {
+        kind: 'crash',
+        message: `KVM_RUN returned with exit reason ${nameOfExit(reason)}${detail(reason, exit)}`,
+      };
   }
+}
+
+/** What the kernel says besides. */
+function detail(reason: bigint, exit: DataView): string {
+  if (reason === EXIT.FAIL_ENTRY) return `: hardware reason 0x${exit.getBigUint64(RUN.suberror, true).toString(16)}`;
+  if (reason !== EXIT.INTERNAL_ERROR) return '';
+  const words = Array.from({ length: 3 }, (_, index) => exit.getBigUint64(RUN.internalData + 8 * index, true));
+  return `: suberror ${exit.getUint32(RUN.suberror, true)}, data ${words.map((word) => `0x${word.toString(16)}`).join(' ')}`;
 }
 
 const nameOfExit = (reason: bigint): string =>

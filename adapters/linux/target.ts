@@ -16,7 +16,7 @@ export interface Host {
   /** A new agent, after the first one or after one that failed. */
   connect(): Promise<AgentConnection>;
   /** What the kernel has reported of itself since it was last asked: warnings, oopses; in full. */
-  reports?(): readonly string[];
+  reports?(): Promise<readonly string[]>;
   close(): Promise<void>;
 }
 
@@ -52,6 +52,10 @@ export class KernelTarget implements Target {
     }
   }
 
+  get about(): string {
+    return `Linux ${this.kernel.release}, ${this.kernel.backEnd}`;
+  }
+
   get machine(): Machine {
     return this.kernel.machine;
   }
@@ -65,7 +69,7 @@ export class KernelTarget implements Target {
   async execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
     const lowered = lower(program, this.machine);
     try {
-      return this.#observed(lowered, await this.#run(lowered, false));
+      return await this.#observed(lowered, await this.#run(lowered, false));
     } catch (error) {
       if (!(error instanceof AgentFailure)) throw error;
       return await this.#again(lowered, error);
@@ -76,11 +80,11 @@ export class KernelTarget implements Target {
   async #again(lowered: LoweredProgram, first: AgentFailure): Promise<readonly Observed[]> {
     this.#agent = undefined;
     try {
-      return this.#observed(lowered, await this.#run(lowered, true));
+      return await this.#observed(lowered, await this.#run(lowered, true));
     } catch (error) {
       if (!(error instanceof AgentFailure)) throw error;
       this.#agent = undefined;
-      const reports = this.#reports();
+      const reports = await this.#reports();
       if (reports === undefined) throw new Error(`${first.message}; once more: ${error.message}`);
       const survived = observations(lowered, { results: error.partial.results, outputs: [] });
       return [...survived.map((outcome) => ({ outcome })), { outcome: { kind: 'crash', message: reports } }];
@@ -93,16 +97,16 @@ export class KernelTarget implements Target {
   }
 
   /** A kernel that complains while it executes a program has failed it, whatever it answered. */
-  #observed(lowered: LoweredProgram, results: CallResults): readonly Observed[] {
+  async #observed(lowered: LoweredProgram, results: CallResults): Promise<readonly Observed[]> {
     const observed = observations(lowered, results).map((outcome) => ({ outcome }));
-    const reports = this.#reports();
+    const reports = await this.#reports();
     return reports === undefined
       ? observed
       : [...observed.slice(0, -1), { outcome: { kind: 'crash', message: reports } }];
   }
 
-  #reports(): string | undefined {
-    const reports = this.#host.reports?.() ?? [];
+  async #reports(): Promise<string | undefined> {
+    const reports = (await this.#host.reports?.()) ?? [];
     return reports.length === 0 ? undefined : reports.join('\n');
   }
 

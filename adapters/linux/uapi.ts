@@ -188,6 +188,7 @@ export const RUN = {
   faultGpa: 40,
   /** KVM_EXIT_INTERNAL_ERROR. */
   suberror: 32,
+  internalData: 40,
 } as const;
 
 export const EXIT = {

@@ -86,9 +86,12 @@ export class Specification {
     return this.#shortened(before, command, step, observed);
   }
 
-  /** The state where the command has succeeded with less than it was asked for, because the environment stopped it. */
+  /**
+   * The state where the command has succeeded with less than it was asked for, because the environment stopped it: that is
+   * allowed where memory may run out.
+   */
   #shortened(before: State, { name, args }: AnyCommand, step: Step, observed: Observation): State | undefined {
-    if (step.mayAlso.length === 0 || step.outcome.kind !== 'ok' || observed.kind !== 'ok') return undefined;
+    if (!step.mayAlso.includes('ENOMEM') || step.outcome.kind !== 'ok' || observed.kind !== 'ok') return undefined;
     if (observed.value === undefined) return undefined;
     const less = this.transition(name).shortened?.(args, observed.value);
     const shorter = less && this.step(before, { name, args: less });
@@ -104,7 +107,8 @@ export class Specification {
 function diverted(guard: Guard<Args>, args: Args, state: State, mayAlso: readonly Errno[]): Step {
   if ('errno' in guard) return { rule: guard.id, outcome: fails(guard.errno), mayAlso, state };
   if ('unmodelled' in guard) return { rule: guard.id, outcome: ok(), mayAlso, state, unmodelled: guard.unmodelled };
-  return { rule: guard.id, outcome: guard.outcome(args, state), mayAlso, state };
+  const left = guard.leaves === undefined ? state : guard.leaves(args, state);
+  return { rule: guard.id, outcome: guard.outcome(args, state), mayAlso, state: left };
 }
 
 function acceptanceOf(transition: AnyTransition, args: Args, state: State): Acceptance<Args> {

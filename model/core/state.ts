@@ -49,6 +49,8 @@ export interface Vm {
   /** Guest frames whose attribute is PRIVATE. */
   readonly private: RangeSet;
   readonly stageTwo: RangeMap<StageTwoTarget>;
+  /** Guest frames that KVM may remember to be MMIO: a guest touched them, and no slot has changed since. */
+  readonly mmio: RangeSet;
 }
 
 export interface Vcpu {

@@ -39,10 +39,14 @@ export interface Refusal<A> extends RowBase<A> {
   readonly errno: Errno;
 }
 
-/** A row that ends the command in something other than an error number: a VM exit or a signal. */
+/**
+ * A row that ends the command in something other than an error number: a VM exit or a signal. Nothing that can be seen
+ * changes; `leaves` is for what the kernel remembers of it.
+ */
 export interface Diversion<A> extends RowBase<A> {
   readonly result: string;
   outcome(args: A, state: State): Outcome;
+  leaves?(args: A, state: State): State;
 }
 
 /** A row that says where the specification takes no position. */

@@ -3,7 +3,8 @@ import { fd, u64 } from '../core/domain.ts';
 import { rememberLast } from '../core/memo.ts';
 import type { Errno, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
-import { known, type Inode, type Label, type State } from '../core/state.ts';
+import { add, clip, has } from '../core/ranges.ts';
+import { known, withVm, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
 import { hostMayTouch, isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
@@ -16,6 +17,7 @@ import {
   mapGfns,
   resolveGfn,
   vmOfVcpu,
+  winsOverHost,
   type Found,
   type Obstacle,
 } from './guest-fault.ts';
@@ -99,6 +101,20 @@ const addressRows = <A extends Access>(command: string, write: boolean): readonl
     violated: ({ gpa }, state) => gpa >= guestTop(state),
     violate: (args, state) => ({ ...args, gpa: guestTop(state) }),
   },
+  {
+    id: `${command}/mmio-remembered`,
+    unmodelled: 'whether KVM remembers MMIO is up to the machine, and it looks there before it looks at the attribute',
+    when: 'the frame is private, no slot shows it, and the guest has touched it as MMIO since slots last changed',
+    source: 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault(), handle_mmio_page_fault(), check_mmio_spte()',
+    violated: (args, state) =>
+      resolve(args, state) === 'private-without-slot' &&
+      has(known(state.vms, vmOfVcpu(state, args.vcpu)).mmio, gfnAt(args.gpa)),
+    violate: (args, state) => {
+      const { mmio: remembered, private: isPrivate } = known(state.vms, vmOfVcpu(state, args.vcpu));
+      const [both] = remembered.flatMap(({ start, end }) => clip(isPrivate, start, end));
+      return both && { ...args, gpa: bytes(both.start) + (args.gpa & PAGE_MASK) };
+    },
+  },
   faulting(command, {
     obstacle: 'private-without-slot',
     when: 'the frame is private and no slot shows it',
@@ -109,6 +125,11 @@ const addressRows = <A extends Access>(command: string, write: boolean): readonl
     ...meets<A>(command, 'no-slot'),
     result: 'MMIO exit',
     outcome: mmio(write),
+    leaves: (args, state) => {
+      const vm = vmOfVcpu(state, args.vcpu);
+      const gfn = gfnAt(args.gpa);
+      return withVm(state, vm, { mmio: add(known(state.vms, vm).mmio, gfn, gfn + 1) });
+    },
     when: 'the frame is shared and no slot shows it',
     source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
   },
@@ -185,6 +206,15 @@ const showsHost =
     return isFound(found) && found.mapping !== undefined && known(state.inodes, found.inode).kind === kind;
   };
 
+/** Whether only guest_memfd's word keeps the access from other memory at the host address of the slot. */
+function beatsHost(args: Access, state: State): boolean {
+  const found = resolve(args, state);
+  return isFound(found) && winsOverHost(state, found, gfnAt(args.gpa));
+}
+
+/** Source for slots whose file has MMAP, where every access goes to the file. */
+const GMEM_ONLY = 'arch/x86/kvm/mmu/mmu.c: __kvm_mmu_faultin_pfn(), kvm_memslot_is_gmem_only()';
+
 /** Whether the word goes where the host process must never see it. */
 export function storesSecret(state: State, access: Access): boolean {
   const found = resolve(access, state);
@@ -239,6 +269,13 @@ export const guestLoad = defineTransition({
       accept: load,
     },
     {
+      id: 'guest.load/guest-memory-not-host',
+      when: 'the frame shows guest memory, and other memory lies at the host address of the slot: that is not looked at',
+      source: GMEM_ONLY,
+      applies: beatsHost,
+      accept: load,
+    },
+    {
       id: 'guest.load/guest-memory',
       when: 'the frame shows guest memory: it reads what was last stored, and zero if it is new',
       accept: load,
@@ -266,6 +303,13 @@ export const guestStore = defineTransition({
       id: 'guest.store/mapped-guest-memory',
       when: 'the frame shows the host address of a slot at which the host has mapped guest memory',
       applies: showsHost('gmem'),
+      accept: store,
+    },
+    {
+      id: 'guest.store/guest-memory-not-host',
+      when: 'the frame shows guest memory, and other memory lies at the host address of the slot: that is not looked at',
+      source: GMEM_ONLY,
+      applies: beatsHost,
       accept: store,
     },
     {

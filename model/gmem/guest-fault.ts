@@ -68,6 +68,17 @@ export function resolveGfn(state: State, vmLabel: Label, gfn: number): Found | O
   return usesGmem(slot, isPrivate) ? gmemPage(state, slot, gfn, isPrivate) : hostBackedPage(state, slot, gfn);
 }
 
+/** Whether the frame is guest memory although the host address of its slot shows other memory, which could be had. */
+export function winsOverHost(
+  state: State,
+  { slot, inode, page, private: isPrivate, mapping }: Found,
+  gfn: number,
+): boolean {
+  if (mapping !== undefined || isPrivate) return false;
+  const host = hostBackedPage(state, slot, gfn);
+  return isFound(host) && (host.inode !== inode || host.page !== page);
+}
+
 /** The first frame past `gfn`, at most `end`, up to which pages surely resolve as the one at `gfn` does. */
 export function extentOf(state: State, vmLabel: Label, found: Found, gfn: number, end: number): number {
   const vm = known(state.vms, vmLabel);

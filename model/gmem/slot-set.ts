@@ -12,7 +12,7 @@ import {
 } from '../core/abi.ts';
 import { address, choice, fd, sameAddress, u32, u64 } from '../core/domain.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
-import { erase } from '../core/ranges.ts';
+import { EMPTY, erase } from '../core/ranges.ts';
 import { ARENA, known, NO_FD, OTHER, openAs, withoutEntry, withEntry, withVm } from '../core/state.ts';
 import type { Address, Label, Slot, State, Vm } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
@@ -382,7 +382,7 @@ function install(args: SlotSet, state: State): Accepted {
     pages: pagesOf(args),
     flags: args.flags,
     hva: args.hva,
-    // Source: kvm_gmem_bind(): a file with MMAP makes the slot KVM_MEMSLOT_GMEM_ONLY.
+    // Source: kvm_gmem_prepare_memory_region(): a file with MMAP makes the slot KVM_MEMSLOT_GMEM_ONLY.
     ...(inode && { gmem: { file, firstPage: firstPageOf(args), only: (inode.flags & 1n) !== 0n } }),
   };
   const moved = old !== undefined && old.baseGfn !== slot.baseGfn;
@@ -391,6 +391,7 @@ function install(args: SlotSet, state: State): Accepted {
     state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
       slots: withEntry(vm.slots, slot.id, slot),
       stageTwo,
+      mmio: EMPTY,
     }),
   };
 }
@@ -401,7 +402,11 @@ function uninstall(args: SlotSet, state: State): Accepted {
   const old = vm.slots.get(id);
   const stageTwo = old === undefined ? vm.stageTwo : erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages);
   return {
-    state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, { slots: withoutEntry(vm.slots, id), stageTwo }),
+    state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
+      slots: withoutEntry(vm.slots, id),
+      stageTwo,
+      mmio: EMPTY,
+    }),
   };
 }
 

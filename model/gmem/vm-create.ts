@@ -40,7 +40,7 @@ export const vmCreate = defineTransition({
       accept: ({ vm, type }, state) => ({
         state: {
           ...withFd(state, vm, { kind: 'vm', id: vm }),
-          vms: withEntry(state.vms, vm, { type, slots: new Map(), private: EMPTY, stageTwo: [] }),
+          vms: withEntry(state.vms, vm, { type, slots: new Map(), private: EMPTY, stageTwo: [], mmio: EMPTY }),
         },
       }),
     },

@@ -98,7 +98,7 @@ export const gmemInvariants: readonly Invariant[] = [
   {
     id: 'gmem/one-slot-per-page',
     sentence: 'Within one gmem file, a file page is bound to at most one slot; a binding lies within the file.',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()',
+    source: 'virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(), before 7.3.4 kvm_gmem_bind()',
     observable: always,
     broken: doubleBinding,
   },
@@ -113,7 +113,7 @@ export const gmemInvariants: readonly Invariant[] = [
     id: 'gmem/bindings-match-slots',
     sentence:
       'A file binds exactly the slots that refer to it, page for page; no binding is left to a slot that is gone.',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind(), kvm_gmem_unbind()',
+    source: 'virt/kvm/guest_memfd.c: kvm_gmem_commit_memory_region(), before 7.3.4 kvm_gmem_bind(); kvm_gmem_unbind()',
     observable: always,
     broken: mismatch,
   },

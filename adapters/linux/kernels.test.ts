@@ -1,0 +1,34 @@
+import { afterEach, beforeEach, expect, it } from '@jest/globals';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { cachedKernels } from './kernels.ts';
+
+const { XDG_CACHE_HOME } = process.env;
+let folder = '';
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'gmem-kernels-'));
+  process.env['XDG_CACHE_HOME'] = folder;
+});
+afterEach(() => {
+  rmSync(folder, { recursive: true });
+  if (XDG_CACHE_HOME === undefined) Reflect.deleteProperty(process.env, 'XDG_CACHE_HOME');
+  else process.env['XDG_CACHE_HOME'] = XDG_CACHE_HOME;
+});
+
+it('finds the kernels in the cache folder, the newest last', () => {
+  expect(cachedKernels()).toEqual([]);
+  const kernels = join(folder, 'gmem-conformance/kernels');
+  for (const name of ['7.10.1-built-0', '7.9.2+deb13-amd64', '.unpack.x'])
+    mkdirSync(join(kernels, name), { recursive: true });
+  mkdirSync(join(kernels, '7.9.2+deb13-amd64/modules'));
+  for (const name of ['7.10.1-built-0', '7.9.2+deb13-amd64']) writeFileSync(join(kernels, name, 'vmlinuz'), '');
+  expect(cachedKernels()).toEqual([
+    {
+      name: '7.9.2+deb13-amd64',
+      image: join(kernels, '7.9.2+deb13-amd64/vmlinuz'),
+      modules: join(kernels, '7.9.2+deb13-amd64/modules'),
+    },
+    { name: '7.10.1-built-0', image: join(kernels, '7.10.1-built-0/vmlinuz') },
+  ]);
+});

@@ -1,0 +1,73 @@
+/** A kernel image in a virtual machine. */
+import { UnavailableError } from '../adapter.ts';
+import { compilerVersion } from './compile.ts';
+import { cachedKernels, type Kernel } from './kernels.ts';
+import { QemuFailure, qemuPath, startQemu, type QemuMachine } from './qemu.ts';
+import { KernelTarget, type Host } from './target.ts';
+
+/** Why no kernel can be tested in QEMU here, or undefined where one can. */
+export function qemuUnavailable(): string | undefined {
+  if (qemuPath() === undefined) return 'there is no qemu-system-x86_64: apt-get install qemu-system-x86';
+  try {
+    compilerVersion();
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return undefined;
+}
+
+interface QemuTargetOptions {
+  /** Path of a bzImage; without it, the newest kernel that was fetched or built. */
+  readonly kernel?: string | undefined;
+  readonly modules?: string | undefined;
+}
+
+/** Boots the kernel. Throws UnavailableError. */
+export async function openQemu({ kernel, modules }: QemuTargetOptions): Promise<KernelTarget> {
+  const chosen = kernel === undefined ? cachedKernels().at(-1) : { image: kernel, ...(modules && { modules }) };
+  if (chosen === undefined)
+    throw new UnavailableError('there is no kernel: give --kernel IMAGE, or fetch one with scripts/debian-kernel');
+  try {
+    return await KernelTarget.open(new QemuHost(chosen));
+  } catch (error) {
+    throw error instanceof QemuFailure ? new UnavailableError(error.message) : error;
+  }
+}
+
+/** Starts the machine when an agent is first wanted, and again when it has died. */
+class QemuHost implements Host {
+  readonly name = 'qemu';
+  readonly #kernel: Kernel;
+  #machine: QemuMachine | undefined;
+  #told = 0;
+
+  constructor(kernel: Kernel) {
+    this.#kernel = kernel;
+  }
+
+  async connect(): ReturnType<QemuMachine['connect']> {
+    return await (await this.#running()).connect();
+  }
+
+  async #running(): Promise<QemuMachine> {
+    if (this.#machine !== undefined) return this.#machine;
+    const machine = await startQemu({ kernel: this.#kernel });
+    this.#told = machine.log.mark();
+    void machine.exited.then(() => {
+      if (this.#machine === machine) this.#machine = undefined;
+    });
+    return (this.#machine = machine);
+  }
+
+  async reports(): Promise<readonly string[]> {
+    const machine = this.#machine;
+    if (machine === undefined) return [];
+    const reports = await machine.reportsSince(this.#told);
+    this.#told += reports.length;
+    return reports.map(({ lines }) => lines.join('\n'));
+  }
+
+  async close(): Promise<void> {
+    await this.#machine?.kill();
+  }
+}
