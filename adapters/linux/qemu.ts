@@ -54,7 +54,7 @@ const MODULES_UNDER = { tcg: MODULES, kvm: [...MODULES, 'kvm_intel'] } as const;
 /** Resolves when an agent can be started. Throws QemuFailure; NoCompiler or CompileFailed where there is no agent. */
 export async function startQemu(options: QemuOptions): Promise<QemuMachine> {
   const { kernel, memoryMiB = 512, cpus = 2, accel = 'auto', timeoutMs = 60_000, append = '' } = options;
-  const qemu = commandPath(QEMU);
+  const qemu = qemuPath();
   if (qemu === undefined) throw new QemuFailure(`there is no ${QEMU}: apt-get install qemu-system-x86`);
   if (!existsSync(kernel.image)) throw new QemuFailure(`there is no kernel ${kernel.image}`);
   const chosen = accel === 'auto' ? (kvmWorks(qemu) ? 'kvm' : 'tcg') : accel;
@@ -281,6 +281,9 @@ function spawnDependent(command: string, args: readonly string[]): ChildProcessW
   const setpriv = commandPath('setpriv');
   return setpriv === undefined ? spawn(command, args) : spawn(setpriv, ['--pdeathsig', 'KILL', command, ...args]);
 }
+
+/** Where QEMU is, or undefined where it is not installed. */
+export const qemuPath = (): string | undefined => commandPath(QEMU);
 
 function commandPath(name: string): string | undefined {
   const candidates = (process.env['PATH'] ?? '').split(delimiter).map((folder) => join(folder, name));
