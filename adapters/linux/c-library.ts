@@ -179,6 +179,17 @@ static long need(const char *what, long result)
 	return result;
 }`;
 
+const NEED_MACHINE = `/* What is expected depends on what the machine offers. */
+static void need_machine(long kvm, const char *name, int capability, int mask, int value)
+{
+	int answer = ioctl(kvm, KVM_CHECK_EXTENSION, capability);
+
+	if ((answer & mask) != value) {
+		printf("1..0 # SKIP this is for another machine: %s is 0x%x\\n", name, answer);
+		exit(SKIP);
+	}
+}`;
+
 const OUTCOME_VALUE = `static const char *outcome_value(long result, unsigned long value)
 {
 	outcome(result);
@@ -233,6 +244,7 @@ const HOST_STORE = `static const char *host_store(unsigned long address, unsigne
 /** Functions that a program may use, in the order in which they must stand; each with what it uses itself. */
 const FUNCTIONS: readonly { readonly name: string; readonly text: string; readonly uses: readonly string[] }[] = [
   { name: 'need', text: NEED, uses: [] },
+  { name: 'need_machine', text: NEED_MACHINE, uses: [] },
   { name: 'outcome_value', text: OUTCOME_VALUE, uses: [] },
   { name: 'outcome_progress', text: OUTCOME_PROGRESS, uses: ['outcome_value'] },
   { name: 'fault_at', text: HOST, uses: [] },

@@ -4,6 +4,7 @@
  */
 import type { Errno, Outcome } from '../../model/core/outcome.ts';
 import { printOutcome } from '../../model/core/outcome.ts';
+import { DEVICE } from '../../model/core/state.ts';
 import type { Layout, Operand, Step } from './calls.ts';
 import { guestFunctions } from './c-guest.ts';
 import { CORE, declarations, functionsFor, INCLUDES } from './c-library.ts';
@@ -23,9 +24,17 @@ export interface Expectation {
   readonly mayAlso: readonly Errno[];
 }
 
+/** What a capability must be, in the bits of the mask, for the expectations to be those of the machine. */
+export interface Requirement {
+  readonly capability: string;
+  readonly mask: bigint;
+  readonly value: bigint;
+}
+
 export interface Reproducer {
   readonly lowered: LoweredProgram;
   readonly expectations: readonly Expectation[];
+  readonly requirements: readonly Requirement[];
   /** Lines for the comment at the top: what the program shows, and by whose rules. */
   readonly about: readonly string[];
 }
@@ -95,17 +104,22 @@ class Printer {
     const { readings, guest } = this.#lowered;
     const commands = readings.map((reading, index) => this.#command(reading, index)).join('\n\n');
     const touchesHost = /\bhost_(load|store)\(/.test(commands);
-    const prelude = this.#prelude(touchesHost).join('\n');
-    const set = ['\tsetvbuf(stdout, NULL, _IOLBF, 0);', '\tprintf("KTAP version 1\\n");', prelude];
+    const set = [
+      '\tsetvbuf(stdout, NULL, _IOLBF, 0);',
+      '\tprintf("KTAP version 1\\n");',
+      ...this.#prelude(touchesHost),
+    ];
     if (commands.includes('prepare_vcpu(')) set.push('\twrite_tables();');
+    set.push(...this.#requirements());
     set.push('\tprintf("1..%d\\n", STEPS);');
     const main = ['int main(void)\n{', ...this.#declarations(), '', ...set, '', commands, '', '\treturn PASS;\n}'];
+    const steps = main.join('\n');
     const body = [
       `#define STEPS ${readings.length}`,
       CORE,
-      ...functionsFor(prelude + commands),
-      ...guestFunctions(guest, commands),
-      main.join('\n'),
+      ...functionsFor(steps),
+      ...guestFunctions(guest, steps),
+      steps,
     ].join('\n\n');
     return `${[
       '// SPDX-License-Identifier: Apache-2.0',
@@ -130,6 +144,14 @@ class Printer {
       const [opening, args] = this.#systemCall(step);
       return [call(`${name} = need(${quoted(path)}, sys(${opening}`, args, ')));')];
     });
+  }
+
+  #requirements(): readonly string[] {
+    const device = [...this.#names].find(([, name]) => name === DEVICE)?.[0];
+    if (device === undefined || !this.#used.has(device)) return [];
+    return this.#reproducer.requirements.map(({ capability, mask, value }) =>
+      call('need_machine', [DEVICE, quoted(capability), capability, number(mask), number(value)]),
+    );
   }
 
   #declarations(): readonly string[] {
