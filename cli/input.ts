@@ -16,6 +16,10 @@ interface Input extends SubjectOptions {
 
 export interface Loaded extends Subject {
   readonly program: Program;
+  /** Where a command stands, as messages name it: `found.gmem:3`. */
+  readonly place: (command: number) => string;
+  /** What the program says that it shows. */
+  readonly title?: string;
   readonly modelHash?: string;
 }
 
@@ -32,9 +36,15 @@ export function withProgram<T>(
 
 function parse(specification: Specification, { name, text, modelHash }: Input): Omit<Loaded, keyof Subject> {
   try {
-    const { program } = parseProgram(specification, text);
+    const { program, lines, header } = parseProgram(specification, text);
     if (program.length === 0) throw new UsageError(`${name}: there is no command in it`);
-    return { program, ...(modelHash === undefined ? {} : { modelHash }) };
+    const { title } = header;
+    return {
+      program,
+      place: (command) => `${name}:${lines[command] ?? 0}`,
+      ...(title === undefined ? {} : { title }),
+      ...(modelHash === undefined ? {} : { modelHash }),
+    };
   } catch (error) {
     throw error instanceof ProgramError ? new UsageError(`${name}:${error.line}: ${error.message}`) : error;
   }

@@ -13,6 +13,11 @@ export const say = (text: string): void => {
   process.stdout.write(`${text}\n`);
 };
 
+/** Says it beside the results. */
+export const warn = (text: string): void => {
+  process.stderr.write(`${text}\n`);
+};
+
 /** Asked before the work begins, so that no result is lost to a mistyped path. */
 export function assertWritable(file: string | undefined): void {
   if (file === undefined) return;

@@ -13,7 +13,8 @@ import {
   targetOption,
   type SubjectOptions,
 } from './options.ts';
-import { COLORS, say } from './output.ts';
+import { assertWritable, COLORS, say, warn, writeResult } from './output.ts';
+import { reproducerOf } from './reproducer.ts';
 import { runStepwise } from './witness.ts';
 
 export const addReplay = (program: Command): Command =>
@@ -29,17 +30,37 @@ export const addReplay = (program: Command): Command =>
     .addOption(profileOption("the program's own"))
     .addOption(kernelOption())
     .addOption(modulesOption())
-    .addHelpText('after', helpWith(['replay found.gmem', 'replay gmc1.… --target simulator']))
-    .action(async (argument: string, options: SubjectOptions) => {
-      process.exitCode = await withProgram(argument, options, replay);
+    .option('--c <file>', 'write a C program there as well that does the same on a kernel; - for standard output')
+    .addHelpText(
+      'after',
+      helpWith(['replay found.gmem', 'replay gmc1.… --target simulator', 'replay found.gmem --c reproducer.c']),
+    )
+    .action(async (argument: string, options: ReplayOptions) => {
+      const { c } = options;
+      if (c !== STANDARD_OUTPUT) assertWritable(c);
+      process.exitCode = await withProgram(argument, options, (loaded) => replay(loaded, c));
     });
 
-async function replay(loaded: Loaded): Promise<number> {
+interface ReplayOptions extends SubjectOptions {
+  readonly c?: string;
+}
+
+const STANDARD_OUTPUT = '-';
+
+async function replay(loaded: Loaded, c: string | undefined): Promise<number> {
+  // Whoever wants C on standard output wants nothing else there.
+  const tell = c === STANDARD_OUTPUT ? warn : say;
+  const reproducer = c === undefined ? undefined : reproducerOf(loaded);
   const { specification, target, program, modelHash: recorded } = loaded;
-  say(
+  tell(
     `${printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
   );
   const { verdict, steps } = await runStepwise(loaded, program);
-  say(printReplay({ specification, program, verdict, steps }, COLORS));
+  tell(printReplay({ specification, program, verdict, steps }, COLORS));
+  if (reproducer !== undefined) {
+    const text = reproducer(verdict);
+    if (c === STANDARD_OUTPUT) process.stdout.write(text);
+    else writeResult(c, text);
+  }
   return EXIT_STATUS[verdict.kind];
 }

@@ -1,4 +1,5 @@
 /** Running one program so that every step can be shown. */
+import { KernelTarget } from '../adapters/linux/target.ts';
 import type { CheckedStep } from '../conformance/check.ts';
 import type { Failure } from '../conformance/failure.ts';
 import { judge } from '../conformance/judge.ts';
@@ -30,6 +31,7 @@ export async function showFailure(subject: Subject, failure: Failure): Promise<v
     target: target.name,
     lines: witnessLines(specification, failure.program, steps),
     originalLength: failure.original.length,
+    isKernel: target instanceof KernelTarget,
     reproduced: verdict.kind === 'diverges',
     ...(failure.twin === undefined
       ? {}

@@ -150,6 +150,8 @@ export interface FailureContext {
   readonly lines: readonly WitnessLine[];
   /** Length of the program before it was shrunk. */
   readonly originalLength: number;
+  /** Whether the target executes system calls, so that the program can be written in C. */
+  readonly isKernel?: boolean;
   /** Whether the program failed when it was run once more, to be shown. */
   readonly reproduced: boolean;
   /** The run with other secrets, where it took a comparison of two runs to see the failure. */
@@ -177,6 +179,7 @@ export function printFailure(failure: FailureReport, context: FailureContext, co
       ? []
       : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
     field('replay', replayCommand(token, context.target)),
+    ...(context.isKernel === true ? [field('as C', 'the same with --c reproducer.c')] : []),
   ].join('\n');
 }
 

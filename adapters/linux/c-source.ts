@@ -2,302 +2,354 @@
  * A lowered program as one C file that stands alone: it makes the same calls, compares what comes of each command with
  * what is expected, and says so in KTAP. What a maintainer compiles and runs.
  */
-import type { Layout, Operand, Segment, Step } from './calls.ts';
+import type { Errno, Outcome } from '../../model/core/outcome.ts';
+import { printOutcome } from '../../model/core/outcome.ts';
+import { DEVICE } from '../../model/core/state.ts';
+import type { Layout, Operand, Step } from './calls.ts';
+import { guestFunctions } from './c-guest.ts';
+import { CORE, declarations, functionsFor, INCLUDES } from './c-library.ts';
+import { blockComment, call, fieldLine, identifier, longString, number, quoted, withNames } from './c-text.ts';
 import type { LoweredProgram } from './lower.ts';
+import type { Block, Variable } from './lowering.ts';
 import type { Reading } from './reading.ts';
-import {
-  CREATE_GUEST_MEMFD,
-  EXIT,
-  KVM,
-  MEMORY_ATTRIBUTES,
-  PRE_FAULT_MEMORY,
-  REGION2,
-  RUN,
-  SYS,
-  type KvmIoctl,
-} from './uapi.ts';
+import { SYS, type SystemCall } from './uapi.ts';
 
-/** One command of the program, and all that it may come to, as printed by printOutcome(). */
+/** One command of the program, and all that it may come to. */
 export interface Expectation {
+  /** As the model writes it. */
   readonly command: string;
   readonly rule: string;
-  readonly outcomes: readonly string[];
+  readonly outcome: Outcome;
+  /** Errors that the environment may cause instead. */
+  readonly mayAlso: readonly Errno[];
+}
+
+/** What a capability must be, in the bits of the mask, for the expectations to be those of the machine. */
+export interface Requirement {
+  readonly capability: string;
+  readonly mask: bigint;
+  readonly value: bigint;
 }
 
 export interface Reproducer {
   readonly lowered: LoweredProgram;
   readonly expectations: readonly Expectation[];
+  readonly requirements: readonly Requirement[];
   /** Lines for the comment at the top: what the program shows, and by whose rules. */
   readonly about: readonly string[];
 }
 
-/** What headers older than the kernel lack. The layouts are those that the calls were made with. */
-const NEWER: readonly { readonly request: KvmIoctl; readonly layout: Layout }[] = [
-  { request: 'SET_USER_MEMORY_REGION2', layout: REGION2 },
-  { request: 'SET_MEMORY_ATTRIBUTES', layout: MEMORY_ATTRIBUTES },
-  { request: 'CREATE_GUEST_MEMFD', layout: CREATE_GUEST_MEMFD },
-  { request: 'PRE_FAULT_MEMORY', layout: PRE_FAULT_MEMORY },
-];
+type Call = Extract<Step, { readonly kind: 'call' }>;
 
-const C_TYPES = { 1: '__u8', 2: '__u16', 4: '__u32', 8: '__u64' } as const;
+/** How C declares the arguments of a call, and its own name where that is another. */
+const PROTOTYPES: Partial<Record<SystemCall, { readonly name?: string; readonly types: readonly ArgumentType[] }>> = {
+  openat: { types: ['int', 'pointer', 'int'] },
+  read: { types: ['int', 'pointer', 'long'] },
+  write: { types: ['int', 'pointer', 'long'] },
+  pread64: { name: 'pread', types: ['int', 'pointer', 'long', 'long'] },
+  pwrite64: { name: 'pwrite', types: ['int', 'pointer', 'long', 'long'] },
+  fallocate: { types: ['int', 'int', 'long', 'long'] },
+  ftruncate: { types: ['int', 'long'] },
+  mmap: { types: ['pointer', 'unsigned', 'int', 'int', 'int', 'unsigned'] },
+  munmap: { types: ['pointer', 'unsigned'] },
+  ioctl: { types: ['int', 'unsigned', 'word'] },
+};
 
-const hex = (number: bigint): string => (number < 10n ? `${number}` : `0x${number.toString(16)}`);
-const comment = (text: string): string => text.replaceAll('*/', '* /');
-const quoted = (text: string): string => JSON.stringify(text);
+/** `word`: of the width of a register, which C must be told of constants that it takes without a declaration. */
+type ArgumentType = 'int' | 'long' | 'unsigned' | 'pointer' | 'word';
 
-export function printC({ lowered, expectations, about }: Reproducer): string {
-  const { calls, firstSteps, end, readings } = lowered;
-  const parts = [
-    '// SPDX-License-Identifier: Apache-2.0',
-    ['/*', ...about.map((line) => ` * ${comment(line)}`.trimEnd()), ' */'].join('\n'),
-    PRELUDE,
-    ...NEWER.map(newerDeclaration),
-    EXIT_DECLARATIONS,
-    `static unsigned char data[${Math.max(calls.dataBytes, 1)}] __attribute__((aligned(4096)));`,
-    `static long r[${calls.steps.length}];`,
-    HELPERS,
-    'int main(void)\n{',
-    ...calls.segments.map(printSegment),
-    `\tprintf("KTAP version 1\\n1..${readings.length}\\n");`,
-    ...printSteps(calls.steps, 0, firstSteps[0] ?? 0, calls.segments),
-    ...readings.flatMap((reading, index) => {
-      const { command, rule, outcomes } = expectations[index] ?? { command: '', rule: '', outcomes: [] };
-      return [
-        `\n\t/* ${comment(command)} */`,
-        ...printSteps(calls.steps, firstSteps[index] ?? 0, firstSteps[index + 1] ?? end, calls.segments),
-        `\t${printReading(reading, lowered)}`,
-        `\tcheck(${index + 1}, ${quoted(command)}, ${quoted(rule)}, ${quoted(outcomes.join('|'))});`,
-      ];
-    }),
-    `\n\treturn failed;\n}\n`,
-  ];
-  return parts.join('\n');
+const NAME_OF_CALL = new Map(Object.entries(SYS).map(([name, each]) => [each as number, name as SystemCall]));
+
+/** Variables that structures are built in. */
+const VARIABLES: Readonly<Record<string, string>> = {
+  'struct kvm_userspace_memory_region': 'region_v1',
+  'struct kvm_userspace_memory_region2': 'region',
+  'struct kvm_create_guest_memfd': 'memfd',
+  'struct kvm_memory_attributes': 'attributes',
+  'struct kvm_pre_fault_memory': 'range',
+  'struct stat': 'st',
+  __u64: 'word',
+};
+const RESULT = 'ret';
+
+/** Text of main(), and what it takes. */
+class Printer {
+  readonly #reproducer: Reproducer;
+  readonly #lowered: LoweredProgram;
+  /** Identifiers, by the step whose result they hold. */
+  readonly #names = new Map<number, string>();
+  readonly #used = new Set<number>();
+  readonly #structs = new Map<string, Layout>();
+  /** Fields that are set on the way, by the place of their structure. */
+  readonly #puts = new Map<number, Map<string, Operand>>();
+  #usesResult = false;
+
+  constructor(reproducer: Reproducer) {
+    this.#reproducer = reproducer;
+    this.#lowered = reproducer.lowered;
+    const taken = new Set([...Object.values(VARIABLES), RESULT]);
+    for (const [step, label] of this.#lowered.legend.names) {
+      // What is there before the program starts has the names that the model gives it.
+      const name = step < this.#firstStep ? label : identifier(label, taken);
+      taken.add(name);
+      this.#names.set(step, name);
+    }
+  }
+
+  get #firstStep(): number {
+    return this.#lowered.firstSteps[0] ?? this.#lowered.end;
+  }
+
+  print(): string {
+    const { readings, guest } = this.#lowered;
+    const commands = readings.map((reading, index) => this.#command(reading, index)).join('\n\n');
+    const touchesHost = /\bhost_(load|store)\(/.test(commands);
+    const set = [
+      '\tsetvbuf(stdout, NULL, _IOLBF, 0);',
+      '\tprintf("KTAP version 1\\n");',
+      ...this.#prelude(touchesHost),
+    ];
+    if (commands.includes('prepare_vcpu(')) set.push('\twrite_tables();');
+    set.push(...this.#requirements());
+    set.push('\tprintf("1..%d\\n", STEPS);');
+    const main = ['int main(void)\n{', ...this.#declarations(), '', ...set, '', commands, '', '\treturn PASS;\n}'];
+    const steps = main.join('\n');
+    const body = [
+      `#define STEPS ${readings.length}`,
+      CORE,
+      ...functionsFor(steps),
+      ...guestFunctions(guest, steps),
+      steps,
+    ].join('\n\n');
+    return `${[
+      '// SPDX-License-Identifier: Apache-2.0',
+      blockComment(this.#reproducer.about),
+      INCLUDES,
+      declarations(body),
+      body,
+    ]
+      .filter((part) => part !== '')
+      .join('\n\n')
+      .replace('Apache-2.0\n\n', 'Apache-2.0\n')}\n`;
+  }
+
+  /** What the commands make use of: files that are there before the program starts, memory of the process. */
+  #prelude(touchesHost: boolean): readonly string[] {
+    const { calls } = this.#lowered;
+    return calls.steps.slice(0, this.#firstStep).flatMap((step, at) => {
+      const name = this.#names.get(at);
+      if (step.kind !== 'call' || name === undefined) return [];
+      if (!this.#used.has(at) && !(touchesHost && name === 'scratch')) return [];
+      const path = this.#lowered.legend.texts.get(addressIn(step.args)) ?? name;
+      const [opening, args] = this.#systemCall(step);
+      return [call(`${name} = need(${quoted(path)}, sys(${opening}`, args, ')));')];
+    });
+  }
+
+  #requirements(): readonly string[] {
+    const device = [...this.#names].find(([, name]) => name === DEVICE)?.[0];
+    if (device === undefined || !this.#used.has(device)) return [];
+    return this.#reproducer.requirements.map(({ capability, mask, value }) =>
+      call('need_machine', [DEVICE, quoted(capability), capability, number(mask), number(value)]),
+    );
+  }
+
+  #declarations(): readonly string[] {
+    const structs = [...this.#structs.values()].map(
+      (layout) => `\t${layout.name} ${VARIABLES[layout.name] ?? ''}${isZeroed(layout) ? zeroOf(layout) : ''};`,
+    );
+    const held = [...this.#names].filter(
+      ([step, name]) => name !== 'scratch' && (step >= this.#firstStep || this.#used.has(step)),
+    );
+    const names = [...held.map(([, name]) => name), ...(this.#usesResult ? [RESULT] : [])];
+    return [...structs, ...(names.length === 0 ? [] : [wrapped('\tlong ', names)])];
+  }
+
+  #command(reading: Reading, index: number): string {
+    const { firstSteps, end, legend } = this.#lowered;
+    const { command } = this.#expectation(index);
+    const lines = [longString('step', command)];
+    const last = firstSteps[index + 1] ?? end;
+    for (let at = firstSteps[index] ?? end; at < last; at++) {
+      const block = legend.blocks.find(({ first }) => first === at);
+      if (block === undefined) lines.push(...this.#step(at));
+      else at += block.count - 1;
+      const shown = block?.result ?? at;
+      if (block !== undefined && block.result !== reading.step) lines.push(this.#block(block));
+      if (shown === reading.step) lines.push(this.#expect(this.#outcome(reading, block, index), index));
+    }
+    return lines.join('\n');
+  }
+
+  #step(at: number): readonly string[] {
+    const step = this.#lowered.calls.steps[at] as Step;
+    switch (step.kind) {
+      case 'call': {
+        const filled = step.args.flatMap((arg) => (arg.kind === 'address' ? this.#fill(arg.offset) : []));
+        const [opening, args] = this.#systemCall(step);
+        return [...filled, call(`${this.#resultName(at)} = sys(${opening}`, args, '));')];
+      }
+      case 'put': {
+        const [variable, field] = this.#fieldAt(step.offset);
+        const puts = this.#puts.get(variable.offset) ?? new Map<string, Operand>();
+        this.#puts.set(variable.offset, puts.set(field, step.operand));
+        return [];
+      }
+      case 'skip':
+        throw new Error('only a named block may skip steps');
+    }
+  }
+
+  #resultName(at: number): string {
+    const name = this.#names.get(at);
+    if (name === undefined) this.#usesResult = true;
+    return name ?? RESULT;
+  }
+
+  #systemCall({ number: code, args }: Call): readonly [string, readonly string[]] {
+    const system = NAME_OF_CALL.get(code);
+    if (system === undefined) throw new Error(`system call ${code} has no name`);
+    const { name = system, types } = PROTOTYPES[system] ?? { types: [] };
+    const printed = args.map((arg, index) => this.#argument(arg, types[index] ?? 'int'));
+    // open(2) is openat(2) from the working folder.
+    return system === 'openat' ? ['open', printed.slice(1)] : [name, printed];
+  }
+
+  /** The structure that an address means, filled right before the call that it is for. */
+  #fill(offset: number): readonly string[] {
+    const variable = this.#variableAt(offset);
+    if (variable === undefined) return [];
+    const { layout, fields } = variable;
+    this.#structs.set(layout.name, layout);
+    if (isZeroed(layout)) return [];
+    const puts = this.#puts.get(variable.offset);
+    const lines = Object.entries(layout.fields).flatMap(([field, { names }]) => {
+      const put = puts?.get(field);
+      const constant = fields[field] ?? 0n;
+      if (put !== undefined && !isZero(put)) return [fieldLine(field, this.#operand(put))];
+      if (constant === 0n) return [];
+      return [fieldLine(field, names === undefined ? number(constant) : withNames(constant, names))];
+    });
+    const name = VARIABLES[layout.name] ?? '';
+    return lines.length === 0
+      ? [`\t${name} = (${layout.name}){ 0 };`]
+      : [`\t${name} = (${layout.name}){`, ...lines, '\t};'];
+  }
+
+  #block({ name, args, result }: Block): string {
+    const opening = this.#names.has(result) ? `${this.#names.get(result)} = ${name}` : name;
+    return call(
+      opening,
+      args.map((arg) => this.#operand(arg)),
+    );
+  }
+
+  /** The expression that tells what came of the command. */
+  #outcome(reading: Reading, block: Block | undefined, index: number): string {
+    if (block !== undefined) return `${block.name}(${block.args.map((arg) => this.#operand(arg)).join(', ')})`;
+    const result = this.#resultName(reading.step);
+    if (reading.kind !== 'field')
+      return reading.kind === 'call' && reading.tells ? `outcome_value(${result}, ${result})` : `outcome(${result})`;
+    const output = this.#lowered.calls.outputs[reading.output];
+    const [{ layout }, field] = this.#fieldAt(output?.offset ?? 0);
+    const word = `${VARIABLES[layout.name] ?? ''}.${field}`;
+    if (reading.outOf === undefined) return `outcome_value(${result}, ${word})`;
+    const { outcome } = this.#expectation(index);
+    const done = `${number(reading.outOf)} - ${word}`;
+    return outcome.kind === 'ok' && outcome.value !== undefined
+      ? `outcome_progress(${result}, ${done}, ${number(outcome.value)})`
+      : `outcome_value(${result}, ${done})`;
+  }
+
+  #expect(outcome: string, index: number): string {
+    const { outcome: expected, mayAlso, rule } = this.#expectation(index);
+    const others = mayAlso.filter((errno) => expected.kind !== 'errno' || expected.errno !== errno);
+    const less = outcome.startsWith('outcome_progress(') && others.length > 0 ? ['less'] : [];
+    return call('expect', [
+      outcome,
+      quoted(printOutcome(expected)),
+      quoted([...others, ...less].join(' ')),
+      quoted(rule),
+    ]);
+  }
+
+  #expectation(index: number): Expectation {
+    const expectation = this.#reproducer.expectations[index];
+    if (expectation === undefined) throw new Error(`nothing is expected of command ${index + 1}`);
+    return expectation;
+  }
+
+  #variableAt(offset: number): Variable | undefined {
+    return this.#lowered.legend.variables.find((each) => each.offset === offset);
+  }
+
+  #fieldAt(offset: number): readonly [Variable, string] {
+    for (const variable of this.#lowered.legend.variables)
+      for (const [field, place] of Object.entries(variable.layout.fields))
+        if (variable.offset + place.offset === offset) return [variable, field];
+    throw new Error(`no field lies at ${offset}`);
+  }
+
+  #argument(operand: Operand, type: ArgumentType): string {
+    if (operand.kind === 'value' && operand.names === undefined) {
+      const { value } = operand;
+      if (type === 'pointer') return value === 0n ? 'NULL' : `(void *)${number(value)}`;
+      if (type === 'int') return number(BigInt.asIntN(32, value));
+      if (type === 'long') return number(BigInt.asIntN(64, value));
+      return type === 'word' ? `${number(value)}UL` : number(value);
+    }
+    const text = this.#operand(operand, type === 'int' ? 32 : 64);
+    if (type === 'word' && /^[0-9]/.test(text)) return `${text}UL`;
+    if (type !== 'pointer' || operand.kind !== 'result') return text;
+    return `(void *)${operand.plus === 0n ? text : `(${text})`}`;
+  }
+
+  #operand(operand: Operand, bits = 64): string {
+    switch (operand.kind) {
+      case 'value': {
+        const { value, names } = operand;
+        if (typeof names === 'string') return names;
+        if (names === undefined) return number(value);
+        return value >> 31n === 0n ? withNames(value, names) : number(BigInt.asIntN(bits, value));
+      }
+      case 'address': {
+        const text = this.#lowered.legend.texts.get(operand.offset);
+        if (text !== undefined) return quoted(text);
+        const variable = this.#variableAt(operand.offset);
+        if (variable === undefined) throw new Error(`nothing with a name lies at ${operand.offset}`);
+        return `&${VARIABLES[variable.layout.name] ?? ''}`;
+      }
+      case 'result': {
+        this.#used.add(operand.step);
+        const name = this.#names.get(operand.step);
+        if (name === undefined) throw new Error(`the result of step ${operand.step} has no name`);
+        return operand.plus === 0n ? name : `${name} + ${number(operand.plus)}UL`;
+      }
+      case 'load':
+        throw new Error('only a named block may look into memory');
+    }
+  }
 }
 
-function newerDeclaration({ request, layout }: (typeof NEWER)[number]): string {
-  const fields = Object.entries(layout.fields);
-  const used = fields.reduce((bytes, [, place]) => Math.max(bytes, place.offset + place.bytes), 0);
-  return [
-    `#ifndef KVM_${request}`,
-    `#define KVM_${request} ${hex(KVM[request])}`,
-    `${layout.name} {`,
-    ...fields.map(([name, place]) => `\t${C_TYPES[place.bytes]} ${name};`),
-    ...(used < layout.bytes ? [`\t__u8 rest[${layout.bytes - used}];`] : []),
-    '};',
-    '#endif',
-    `_Static_assert(sizeof(${layout.name}) == ${layout.bytes}, "layout");`,
-  ].join('\n');
-}
+/** Buffers that the kernel fills, rather than the program. */
+const isZeroed = ({ name }: Layout): boolean => name === '__u64' || name === 'struct stat';
+const zeroOf = ({ name }: Layout): string => (name === '__u64' ? ' = 0' : ' = { 0 }');
 
-function printSegment({ offset, bytes, layout, note }: Segment): string {
-  if (layout !== undefined) return printStruct(offset, bytes, layout);
-  const text = [...bytes].map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
-  return `\tmemcpy(data + ${offset}, "${text}", ${bytes.length});${note === undefined ? '' : ` /* ${comment(note)} */`}`;
-}
+const isZero = (operand: Operand): boolean => operand.kind === 'value' && operand.value === 0n;
 
-function printStruct(offset: number, bytes: Uint8Array, layout: Layout): string {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const read = { 1: 'getUint8', 2: 'getUint16', 4: 'getUint32' } as const;
-  const fields = Object.entries(layout.fields).flatMap(([name, place]) => {
-    const value =
-      place.bytes === 8 ? view.getBigUint64(place.offset, true) : BigInt(view[read[place.bytes]](place.offset, true));
-    if (value === 0n) return [];
-    const target = name === 'reserved' ? '.reserved = {' : `.${name} = `;
-    return [`${target}${hex(value)}${place.bytes === 8 ? 'ULL' : 'U'}${name === 'reserved' ? '}' : ''}`];
+const addressIn = (args: readonly Operand[]): number =>
+  args.map((arg) => (arg.kind === 'address' ? arg.offset : -1)).find((offset) => offset >= 0) ?? -1;
+
+/** Names one after another, over as many lines as it takes. */
+function wrapped(before: string, names: readonly string[]): string {
+  const lines = [before];
+  names.forEach((name, index) => {
+    const text = `${name}${index < names.length - 1 ? ',' : ';'}`;
+    const line = lines[lines.length - 1] ?? '';
+    if (line.length + text.length > 90) lines.push(`\t     ${text}`);
+    else lines[lines.length - 1] = line === before ? line + text : `${line} ${text}`;
   });
-  return `\t*(${layout.name} *)(data + ${offset}) = (${layout.name}){ ${fields.length === 0 ? '0' : fields.join(', ')} };`;
+  return lines.join('\n');
 }
 
-const NUMBER_TO_CALL = new Map<number, string>(Object.entries(SYS).map(([name, number]) => [number, name]));
-
-function printSteps(steps: readonly Step[], from: number, to: number, segments: readonly Segment[]): string[] {
-  const lines: string[] = [];
-  const closings = new Map<number, number>();
-  let depth = 1;
-  for (let at = from; at < to; at++) {
-    const step = steps[at] as Step;
-    lines.push('\t'.repeat(depth) + printStep(step, at, segments));
-    if (step.kind === 'skip') {
-      depth++;
-      closings.set(at + step.count, (closings.get(at + step.count) ?? 0) + 1);
-    }
-    for (let closing = closings.get(at) ?? 0; closing > 0; closing--) lines.push(`${'\t'.repeat(--depth)}}`);
-  }
-  return lines;
-}
-
-function printStep(step: Step, at: number, segments: readonly Segment[]): string {
-  switch (step.kind) {
-    case 'call': {
-      const name = NUMBER_TO_CALL.get(step.number);
-      const args = [0, 1, 2, 3, 4, 5].map((index) => step.args[index]).filter((arg) => arg !== undefined);
-      return `r[${at}] = call(${[name === undefined ? `${step.number}` : `SYS_${name}`, ...args.map(printOperand)].join(', ')});`;
-    }
-    case 'put': {
-      const field = fieldAt(step.offset, segments);
-      const operand = printOperand(step.operand);
-      return field === undefined
-        ? `*(__u${step.bytes * 8} *)(data + ${step.offset}) = ${operand};`
-        : `((${field.layout.name} *)(data + ${field.struct}))->${field.name} = ${operand};`;
-    }
-    case 'skip':
-      return `if (${printOperand(step.operand)} ${step.when === 'equal' ? '!=' : '=='} (long)${hex(step.value)}) {`;
-  }
-}
-
-function fieldAt(
-  offset: number,
-  segments: readonly Segment[],
-): { readonly layout: Layout; readonly struct: number; readonly name: string } | undefined {
-  for (const { offset: struct, layout } of segments) {
-    if (layout === undefined || offset < struct || offset >= struct + layout.bytes) continue;
-    const field = Object.entries(layout.fields).find(([, place]) => struct + place.offset === offset);
-    if (field !== undefined) return { layout, struct, name: field[0] };
-  }
-  return undefined;
-}
-
-function printOperand(operand: Operand): string {
-  switch (operand.kind) {
-    case 'value':
-      return operand.symbol ?? (operand.value > 0x7fff_ffffn ? `${hex(operand.value)}ULL` : hex(operand.value));
-    case 'address':
-      return `(long)(data + ${operand.offset})`;
-    case 'result':
-      return operand.plus === 0n ? `r[${operand.step}]` : `r[${operand.step}] + ${hex(operand.plus)}ULL`;
-    case 'load':
-      return `*(__u${operand.bytes * 8} *)(data + ${operand.offset})`;
-  }
-}
-
-function printReading(reading: Reading, { calls: { outputs } }: LoweredProgram): string {
-  const place = (output: number | undefined): string =>
-    output === undefined ? 'NULL' : `data + ${outputs[output]?.offset ?? 0}`;
-  const result = `r[${reading.step}]`;
-  switch (reading.kind) {
-    case 'call':
-      return reading.tells ? `saw_value(${result}, ${result});` : `saw(${result});`;
-    case 'field': {
-      const word = `*(__u${(outputs[reading.output]?.length ?? 8) * 8} *)(${place(reading.output)})`;
-      return `saw_value(${result}, ${reading.outOf === undefined ? word : `${hex(reading.outOf)}ULL - ${word}`});`;
-    }
-    case 'guest':
-      return `saw_exit(${result}, ${place(reading.exit)}, ${hex(reading.doorbell)}ULL, ${reading.loads ? 1 : 0});`;
-    case 'host':
-      return `saw_touch(${result}, r[${reading.mapped}], ${place(reading.loaded)});`;
-  }
-}
-
-const PRELUDE = `
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-`;
-
-const EXIT_DECLARATIONS = `#ifndef KVM_EXIT_MEMORY_FAULT
-#define KVM_EXIT_MEMORY_FAULT ${EXIT.MEMORY_FAULT}
-#endif
-`;
-
-const HELPERS = `static char seen[160];
-static int failed;
-
-/* The result of a system call, or minus the error number. */
-#define call(...) result_of(syscall(__VA_ARGS__))
-static long result_of(long result)
-{
-	return result == -1 ? -errno : result;
-}
-
-static int is_error(long result)
-{
-	return result < 0 && result >= -4095;
-}
-
-static const char *error_name(long result)
-{
-	const char *name = strerrorname_np((int)-result);
-
-	return name ? name : "an unknown error";
-}
-
-static __attribute__((unused)) void saw(long result)
-{
-	snprintf(seen, sizeof(seen), "%s", is_error(result) ? error_name(result) : "ok");
-}
-
-static __attribute__((unused)) void saw_value(long result, unsigned long value)
-{
-	if (is_error(result))
-		saw(result);
-	else
-		snprintf(seen, sizeof(seen), "ok 0x%lx", value);
-}
-
-/* What came of KVM_RUN. A store to the doorbell means that the code came past its access. */
-static __attribute__((unused)) void saw_exit(long result, const void *head, __u64 doorbell, int loads)
-{
-	__u32 reason = *(const __u32 *)((const char *)head + ${RUN.exitReason});
-	unsigned long long flags = *(const __u64 *)((const char *)head + ${RUN.faultFlags});
-	unsigned long long gpa = *(const __u64 *)((const char *)head + ${RUN.faultGpa});
-	unsigned long long mmio = *(const __u64 *)((const char *)head + ${RUN.mmioPhysAddr});
-
-	if (is_error(result) && reason == KVM_EXIT_MEMORY_FAULT)
-		snprintf(seen, sizeof(seen), "MEMORY_FAULT %s gpa=0x%llx %s", error_name(result), gpa,
-			 flags & 8 ? "private" : "shared");
-	else if (is_error(result))
-		saw(result);
-	else if (reason == KVM_EXIT_MMIO && mmio == doorbell && loads)
-		saw_value(0, *(const unsigned long *)((const char *)head + ${RUN.mmioData}));
-	else if (reason == KVM_EXIT_MMIO && mmio == doorbell)
-		saw(0);
-	else if (reason == KVM_EXIT_MMIO)
-		snprintf(seen, sizeof(seen), "MMIO %s gpa=0x%llx",
-			 *((const char *)head + ${RUN.mmioIsWrite}) ? "write" : "read", mmio);
-	else
-		snprintf(seen, sizeof(seen), "exit reason %u", reason);
-}
-
-/* What came of a copy from or to host memory; mapped is what msync() said of the place. */
-static __attribute__((unused)) void saw_touch(long result, long mapped, const void *loaded)
-{
-	if (result == -EFAULT)
-		snprintf(seen, sizeof(seen), "%s", mapped == -ENOMEM ? "SIGSEGV" : "SIGBUS");
-	else if (loaded)
-		saw_value(result, *(const unsigned long *)loaded);
-	else
-		saw(result);
-}
-
-/* Whether what was seen is among the alternatives, which | separates. */
-static int is_allowed(const char *allowed)
-{
-	size_t length = strlen(seen);
-
-	while (allowed) {
-		if (!strncmp(allowed, seen, length) && (allowed[length] == '|' || !allowed[length]))
-			return 1;
-		allowed = strchr(allowed, '|');
-		if (allowed)
-			allowed++;
-	}
-	return 0;
-}
-
-static void check(int number, const char *command, const char *rule, const char *allowed)
-{
-	int passed = is_allowed(allowed);
-
-	printf("%s %d - %s: %s\\n", passed ? "ok" : "not ok", number, command, seen);
-	if (!passed) {
-		printf("# expected %s, by rule %s\\n", allowed, rule);
-		failed = 1;
-	}
-}
-`;
+export const printC = (reproducer: Reproducer): string => new Printer(reproducer).print();

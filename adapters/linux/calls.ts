@@ -6,10 +6,16 @@
  * starts. Steps run in order, and each has a result: what the system call returned, or minus the error number.
  */
 
+/** Names that C has for the values of an argument or a field: one for each value, or one for each bit. */
+export interface Names {
+  readonly of: 'values' | 'bits';
+  readonly names: Readonly<Record<string, bigint>>;
+}
+
 /** An argument of a call. */
 export type Operand =
-  /** A number; `symbol` is how C writes it, where C has a name for it. */
-  | { readonly kind: 'value'; readonly value: bigint; readonly symbol?: string }
+  /** A number, and how C writes it, where C has names for it. */
+  | { readonly kind: 'value'; readonly value: bigint; readonly names?: string | Names }
   /** Address of a byte of the data area. */
   | { readonly kind: 'address'; readonly offset: number }
   /** Result of an earlier step, plus a constant; both wrap at 64 bits. */
@@ -36,15 +42,18 @@ export interface Layout {
   /** `struct kvm_create_guest_memfd`. */
   readonly name: string;
   readonly bytes: number;
-  readonly fields: Readonly<Record<string, { readonly offset: number; readonly bytes: 1 | 2 | 4 | 8 }>>;
+  readonly fields: Readonly<Record<string, Field>>;
+}
+
+export interface Field {
+  readonly offset: number;
+  readonly bytes: 1 | 2 | 4 | 8;
+  readonly names?: Names;
 }
 
 export interface Segment {
   readonly offset: number;
   readonly bytes: Uint8Array;
-  /** What the bytes are, for a reader. */
-  readonly layout?: Layout;
-  readonly note?: string;
 }
 
 export interface CallProgram {

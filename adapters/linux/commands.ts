@@ -10,7 +10,9 @@ import { copy, type Guest } from './guest.ts';
 import { address, plus, value, type Lowering } from './lowering.ts';
 import type { Reading } from './reading.ts';
 import {
+  CAPS,
   CREATE_GUEST_MEMFD,
+  FALLOC_MODES,
   MAP,
   MEMORY_ATTRIBUTES,
   MS_ASYNC,
@@ -19,6 +21,8 @@ import {
   REGION,
   REGION2,
   STAT,
+  VM_TYPES,
+  WORD,
 } from './uapi.ts';
 
 /** What the lowering of a command may use. */
@@ -37,16 +41,20 @@ export interface Context {
 }
 
 type ArgsOf<N extends Command['name']> = Extract<Command, { readonly name: N }>['args'];
-/** Commands that no released kernel has, or that take more than system calls. */
-type Absent = 'gmem.link' | 'memory.fail' | 'fault.slab';
-export type Executable = Exclude<Command['name'], Absent>;
+/** Commands that no released kernel has, or that take more than system calls; and why. */
+export const ABSENT = {
+  'gmem.link': 'no released kernel has KVM_LINK_GUEST_MEMFD',
+  'memory.fail': 'no system call makes a page of such a file fail',
+  'fault.slab': 'a process cannot make allocations of the kernel fail',
+} as const satisfies Partial<Record<Command['name'], string>>;
+export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;
 type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;
 
 const returned = (step: number, tells = false): Reading => ({ kind: 'call', step, tells });
 
 /** A descriptor that a step opened, under a new label. */
 function opens(lowering: Lowering, label: Label, step: number, object = label): Reading {
-  lowering.opened(label, lowering.result(step), object);
+  lowering.opened(label, step, object);
   return returned(step);
 }
 
@@ -63,29 +71,34 @@ function touchGuest(
 ): Reading {
   const descriptor = lowering.descriptor(vcpu);
   const run = runs.get(lowering.object(vcpu) ?? vcpu);
-  if (guest === undefined || run === undefined) return returned(lowering.ioctl(descriptor, 'RUN', value(0n)));
+  if (guest === undefined || run === undefined) return returned(lowering.ioctl(descriptor, 'RUN', value(0n, 'NULL')));
   return { kind: 'guest', ...guest.access(descriptor, run, file, gpa, stored) };
 }
-
-const WORD = 8;
 
 /** Touches host memory through the kernel, which reports a fault as EFAULT; msync() then tells whether anything is mapped. */
 function touchHost(mapping: Label, offset: bigint, stored: bigint | undefined, { lowering, file }: Context): Reading {
   const target = hostAddress(lowering, { base: mapping, offset });
-  const word = lowering.reserve(WORD);
+  const word = lowering.reserve(WORD.bytes);
   if (stored !== undefined) {
-    const bytes = new Uint8Array(WORD);
+    const bytes = new Uint8Array(WORD.bytes);
     new DataView(bytes.buffer).setBigUint64(0, stored, true);
-    lowering.fill(word, bytes, 'the word to store');
+    lowering.fill(word, bytes);
   }
-  const [from, to] = stored === undefined ? [target, address(word)] : [address(word), target];
-  const steps = copy(lowering, file, from, to, WORD);
-  const step = stored === undefined ? steps.out : steps.into;
-  const mapped = lowering.steps.length + 1;
-  lowering.skip('equal', lowering.result(step), BigInt(WORD), () => {
-    lowering.call('msync', pageOf(target), value(PAGE_SIZE), value(MS_ASYNC, 'MS_ASYNC'));
+  const [name, args, from, to] =
+    stored === undefined
+      ? (['host_load', [target], target, address(word)] as const)
+      : (['host_store', [target, value(stored)], address(word), target] as const);
+  let step = 0;
+  lowering.block(name, args, () => {
+    const steps = copy(lowering, file, from, to, WORD.bytes);
+    step = stored === undefined ? steps.out : steps.into;
+    lowering.skip('equal', lowering.result(step), BigInt(WORD.bytes), () => {
+      lowering.call('msync', pageOf(target), value(PAGE_SIZE), value(MS_ASYNC, 'MS_ASYNC'));
+    });
+    return step;
   });
-  return { kind: 'host', step, mapped, loaded: stored === undefined ? lowering.output(word, WORD) : undefined };
+  const mapped = lowering.steps.length - 1;
+  return { kind: 'host', step, mapped, loaded: stored === undefined ? lowering.output(word, WORD.bytes) : undefined };
 }
 
 /** The page that an address lies in: mappings begin at pages, so the constant decides. */
@@ -102,7 +115,7 @@ const SHARING = {
 
 export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
   'vm.create': ({ vm, dev, type }, { lowering, guest, furnishes }) => {
-    const step = lowering.ioctl(lowering.descriptor(dev), 'CREATE_VM', value(type));
+    const step = lowering.ioctl(lowering.descriptor(dev), 'CREATE_VM', value(type, VM_TYPES));
     const reading = opens(lowering, vm, step);
     if (furnishes(vm)) guest?.furnish(lowering.descriptor(vm));
     return reading;
@@ -111,12 +124,12 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
   'vcpu.create': ({ vcpu, vm, id }, { lowering, guest, active, runs }) => {
     const step = lowering.ioctl(lowering.descriptor(vm), 'CREATE_VCPU', value(id));
     const reading = opens(lowering, vcpu, step);
-    if (guest !== undefined && active.has(vcpu)) runs.set(vcpu, guest.prepare(lowering.descriptor(vcpu)));
+    if (guest !== undefined && active.has(vcpu)) runs.set(vcpu, guest.prepare(vcpu));
     return reading;
   },
 
   'cap.check': ({ fd, cap }, { lowering }) =>
-    returned(lowering.ioctl(lowering.descriptor(fd), 'CHECK_EXTENSION', value(cap)), true),
+    returned(lowering.ioctl(lowering.descriptor(fd), 'CHECK_EXTENSION', value(cap, CAPS)), true),
 
   'gmem.create': ({ file, vm, size, flags, reserved }, { lowering }) => {
     const struct = lowering.struct(CREATE_GUEST_MEMFD, { size, flags, reserved });
@@ -148,7 +161,7 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
       lowering.call(
         'fallocate',
         lowering.descriptor(fd),
-        value(unsigned(mode)),
+        value(unsigned(mode), FALLOC_MODES),
         value(unsigned(offset)),
         value(unsigned(length)),
       ),
@@ -156,20 +169,18 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
 
   'file.io': ({ fd, op, offset }, { lowering }) => {
     const name = ({ read: 'read', write: 'write', pread: 'pread64', pwrite: 'pwrite64' } as const)[op];
-    const buffer = address(lowering.reserve(WORD));
-    return returned(
-      lowering.call(name, lowering.descriptor(fd), buffer, value(BigInt(WORD)), value(unsigned(offset))),
-      true,
-    );
+    const buffer = address(lowering.room(WORD));
+    const bytes = value(BigInt(WORD.bytes));
+    return returned(lowering.call(name, lowering.descriptor(fd), buffer, bytes, value(unsigned(offset))), true);
   },
 
   'file.truncate': ({ fd, size }, { lowering }) =>
     returned(lowering.call('ftruncate', lowering.descriptor(fd), value(unsigned(size)))),
 
   'file.stat': ({ fd, field }, { lowering }) => {
-    const buffer = lowering.reserve(STAT.bytes);
+    const buffer = lowering.room(STAT);
     const step = lowering.call('fstat', lowering.descriptor(fd), address(buffer));
-    const { offset, bytes } = STAT[field];
+    const { offset, bytes } = STAT.fields[`st_${field}`];
     return { kind: 'field', step, output: lowering.output(buffer + offset, bytes) };
   },
 
@@ -183,7 +194,7 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
       lowering.descriptor(fd),
       value(offset),
     );
-    lowering.mapped(mapping, lowering.result(step), length);
+    lowering.mapped(mapping, step, length);
     return returned(step);
   },
 

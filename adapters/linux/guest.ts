@@ -8,6 +8,7 @@
  * mode of guests that they do not know, and an emulator reads memory by other ways than stage 2.
  */
 import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
+import type { Label } from '../../model/core/state.ts';
 import type { Operand } from './calls.ts';
 import { address, load, structBytes, value, type Lowering } from './lowering.ts';
 import type { GuestReading } from './reading.ts';
@@ -26,12 +27,12 @@ import {
 } from './uapi.ts';
 
 /** `mov rax, [rbx]`, or `mov [rbx], rax`; then the doorbell, `mov [rdx], rax`; behind it, `ud2`. */
-const LOAD = Uint8Array.of(0x48, 0x8b, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
-const STORE = Uint8Array.of(0x48, 0x89, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
+export const LOAD = Uint8Array.of(0x48, 0x8b, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
+export const STORE = Uint8Array.of(0x48, 0x89, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
 const STORE_AT = LOAD.length;
 
 /** Present, writable, user, accessed, dirty: the processor has nothing left to note in the tables. Source: SDM 4.5. */
-const ENTRY_FLAGS = 0x67n;
+export const ENTRY_FLAGS = 0x67n;
 const ENTRIES = 512;
 const ENTRY_BYTES = 8;
 
@@ -41,14 +42,15 @@ const CR4 = 0x20n;
 const EFER = 0x500n;
 /** What the register holds after reset. Source: arch/x86/include/asm/apicdef.h, APIC_DEFAULT_PHYS_BASE. */
 const APIC_BASE = 0xfee0_0900n;
-const RFLAGS = 0x2n;
+export const CONTROL = { cr0: CR0, cr4: CR4, efer: EFER, apic_base: APIC_BASE } as const;
+export const RFLAGS = 0x2n;
 
 const CODE_SEGMENT = { limit: 0xffff_ffffn, selector: 0x33n, type: 11n, present: 1n, dpl: 3n, s: 1n, l: 1n, g: 1n };
 const DATA_SEGMENT = { limit: 0xffff_ffffn, selector: 0x2bn, type: 3n, present: 1n, dpl: 3n, db: 1n, s: 1n, g: 1n };
 /** What a processor checks when it enters a guest, and never uses here. Source: SDM 28.3.1.2. */
 const TASK_SEGMENT = { limit: 0xffffn, type: 11n, present: 1n };
 const LOCAL_TABLE = { limit: 0xffffn, type: 2n, present: 1n };
-const SEGMENTS = {
+export const SEGMENTS = {
   cs: CODE_SEGMENT,
   ds: DATA_SEGMENT,
   es: DATA_SEGMENT,
@@ -69,6 +71,15 @@ export interface Hideout {
   readonly gpa: bigint;
 }
 
+/** What vCPUs of a program are given. */
+export interface GuestPlan extends Hideout {
+  /** How much memory the code and the tables take, behind which the doorbell lies. */
+  readonly bytes: number;
+  /** Guest pages that the tables show, from virtual page 1 on; the last one is the doorbell. */
+  readonly shown: readonly bigint[];
+  readonly guestPhysicalBits: number;
+}
+
 /** The tables and the code of one program, and where to find what in them. */
 export class Guest {
   readonly #lowering: Lowering;
@@ -79,12 +90,14 @@ export class Guest {
   readonly #virtual = new Map<bigint, bigint>();
   /** A guest page that no slot shows. */
   readonly #doorbell: bigint;
+  readonly #guestPhysicalBits: number;
   readonly #cpuid: number;
   readonly #sregs: number;
 
   /** `pages` are the guest addresses, page aligned, that accesses of the program go to. */
   constructor(lowering: Lowering, hideout: Hideout, pages: Iterable<bigint>, guestPhysicalBits: number) {
     this.#lowering = lowering;
+    this.#guestPhysicalBits = guestPhysicalBits;
     this.#hideout = hideout;
     for (const page of pages) if (!this.#virtual.has(page)) this.#virtual.set(page, BigInt(this.#virtual.size + 1));
     this.#bytes = Guest.bytes(this.#virtual.size);
@@ -92,12 +105,8 @@ export class Guest {
     this.#virtual.set(this.#doorbell, BigInt(this.#virtual.size + 1));
     this.#offset = lowering.reserve(this.#bytes, Number(PAGE_SIZE));
     this.#writeTables();
-    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE), LOAD, 'load: mov (%rbx), %rax; mov %rax, (%rdx); ud2');
-    lowering.fill(
-      this.#offset + 3 * Number(PAGE_SIZE) + STORE_AT,
-      STORE,
-      'store: mov %rax, (%rbx); mov %rax, (%rdx); ud2',
-    );
+    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE), LOAD);
+    lowering.fill(this.#offset + 3 * Number(PAGE_SIZE) + STORE_AT, STORE);
     this.#cpuid = writeCpuid(lowering, guestPhysicalBits);
     this.#sregs = writeSregs(lowering, hideout.gpa);
   }
@@ -129,12 +138,24 @@ export class Guest {
     for (const [target, virtual] of this.#virtual) show(Number(virtual), target);
   }
 
+  plan(): GuestPlan {
+    return {
+      ...this.#hideout,
+      bytes: this.#bytes,
+      shown: [...this.#virtual.keys()],
+      guestPhysicalBits: this.#guestPhysicalBits,
+    };
+  }
+
   /** Gives a VM the slot that holds tables and code. */
   furnish(vm: Operand): void {
     const { slot, gpa } = this.#hideout;
-    const region = this.#lowering.struct(REGION, { slot, guest_phys_addr: gpa, memory_size: BigInt(this.#bytes) });
-    this.#lowering.put(region, REGION, 'userspace_addr', address(this.#offset));
-    this.#lowering.ioctl(vm, 'SET_USER_MEMORY_REGION', address(region));
+    const lowering = this.#lowering;
+    lowering.block('add_code_slot', [vm], () => {
+      const region = lowering.struct(REGION, { slot, guest_phys_addr: gpa, memory_size: BigInt(this.#bytes) });
+      lowering.put(region, REGION, 'userspace_addr', address(this.#offset));
+      return lowering.ioctl(vm, 'SET_USER_MEMORY_REGION', address(region));
+    });
   }
 
   /** Whether a slot there would collide with the kit's own. */
@@ -150,19 +171,25 @@ export class Guest {
   }
 
   /** Makes a vCPU ready for accesses; answers where its struct kvm_run is mapped. */
-  prepare(vcpu: Operand): Operand {
-    const run = this.#lowering.call(
-      'mmap',
-      value(0n, 'NULL'),
-      value(PAGE_SIZE),
-      value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
-      value(MAP.SHARED, 'MAP_SHARED'),
-      vcpu,
-      value(0n),
-    );
-    this.#lowering.ioctl(vcpu, 'SET_CPUID2', address(this.#cpuid));
-    this.#lowering.ioctl(vcpu, 'SET_SREGS', address(this.#sregs));
-    return this.#lowering.result(run);
+  prepare(label: Label): Operand {
+    const lowering = this.#lowering;
+    const vcpu = lowering.descriptor(label);
+    let run = 0;
+    lowering.block('prepare_vcpu', [vcpu], () => {
+      run = lowering.call(
+        'mmap',
+        value(0n, 'NULL'),
+        value(PAGE_SIZE),
+        value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
+        value(MAP.SHARED, 'MAP_SHARED'),
+        vcpu,
+        value(0n),
+      );
+      lowering.ioctl(vcpu, 'SET_CPUID2', address(this.#cpuid));
+      lowering.ioctl(vcpu, 'SET_SREGS', address(this.#sregs));
+      return run;
+    });
+    return lowering.called(`${label}_run`, run);
   }
 
   /** One access of eight bytes, which must not cross a page that was not announced. */
@@ -176,23 +203,31 @@ export class Guest {
     const virtual = this.#virtual.get(gpa & ~PAGE_MASK);
     if (virtual === undefined) throw new Error(`no table shows guest address 0x${gpa.toString(16)}`);
     const lowering = this.#lowering;
-    const regs = lowering.struct(REGS, {
-      rax: stored ?? 0n,
-      rbx: virtual * PAGE_SIZE + (gpa & PAGE_MASK),
-      rdx: (this.#virtual.get(this.#doorbell) ?? 0n) * PAGE_SIZE,
-      rip: BigInt(stored === undefined ? 0 : STORE_AT),
-      rflags: RFLAGS,
-    });
-    lowering.ioctl(vcpu, 'SET_REGS', address(regs));
-    const step = lowering.ioctl(vcpu, 'RUN', value(0n));
     const exit = lowering.reserve(RUN.bytes);
-    copy(lowering, file, run, address(exit), RUN.bytes);
-    // An access that was left to be emulated is completed by the next KVM_RUN, which would spoil its registers.
-    lowering.skip('unequal', load(exit + RUN.exitReason, 4), EXIT.MMIO, () =>
-      lowering.skip('equal', load(exit + RUN.mmioPhysAddr, 8), this.#doorbell, () =>
-        lowering.ioctl(vcpu, 'RUN', value(0n)),
-      ),
-    );
+    const [name, args] =
+      stored === undefined
+        ? (['guest_load', [vcpu, run, value(gpa)]] as const)
+        : (['guest_store', [vcpu, run, value(gpa), value(stored)]] as const);
+    let step = 0;
+    lowering.block(name, args, () => {
+      const regs = lowering.struct(REGS, {
+        rax: stored ?? 0n,
+        rbx: virtual * PAGE_SIZE + (gpa & PAGE_MASK),
+        rdx: (this.#virtual.get(this.#doorbell) ?? 0n) * PAGE_SIZE,
+        rip: BigInt(stored === undefined ? 0 : STORE_AT),
+        rflags: RFLAGS,
+      });
+      lowering.ioctl(vcpu, 'SET_REGS', address(regs));
+      step = lowering.ioctl(vcpu, 'RUN', value(0n));
+      copy(lowering, file, run, address(exit), RUN.bytes);
+      // An access that was left to be emulated is completed by the next KVM_RUN, which would spoil its registers.
+      lowering.skip('unequal', load(exit + RUN.exitReason, 4), EXIT.MMIO, () =>
+        lowering.skip('equal', load(exit + RUN.mmioPhysAddr, 8), this.#doorbell, () =>
+          lowering.ioctl(vcpu, 'RUN', value(0n)),
+        ),
+      );
+      return step;
+    });
     return { step, exit: lowering.output(exit, RUN.bytes), doorbell: this.#doorbell, loads: stored === undefined };
   }
 }
@@ -210,33 +245,30 @@ export interface CopySteps {
   readonly into: number;
 }
 
+/** What a vCPU says of itself: enough for long mode, and how wide guest physical addresses are. */
+export const cpuidLeaves = (guestPhysicalBits: number): readonly CpuidLeaf[] => [
+  { function: 0n, eax: 1n },
+  { function: 1n, edx: CPUID_1_EDX },
+  { function: 0x8000_0000n, eax: 0x8000_0008n },
+  { function: 0x8000_0001n, edx: CPUID_8000_0001_EDX },
+  { function: 0x8000_0008n, eax: (48n << 8n) | BigInt(guestPhysicalBits) },
+];
+
+type CpuidLeaf = Readonly<Partial<Record<'eax' | 'edx', bigint>> & { function: bigint }>;
+
 function writeCpuid(lowering: Lowering, guestPhysicalBits: number): number {
-  const leaves = [
-    { function: 0n, eax: 1n },
-    { function: 1n, edx: CPUID_1_EDX },
-    { function: 0x8000_0000n, eax: 0x8000_0008n },
-    { function: 0x8000_0001n, edx: CPUID_8000_0001_EDX },
-    { function: 0x8000_0008n, eax: (48n << 8n) | BigInt(guestPhysicalBits) },
-  ];
+  const leaves = cpuidLeaves(guestPhysicalBits);
   const offset = lowering.reserve(CPUID_HEADER_BYTES + leaves.length * CPUID_ENTRY.bytes);
-  lowering.fill(offset, Uint8Array.of(leaves.length), 'struct kvm_cpuid2: nent');
+  lowering.fill(offset, Uint8Array.of(leaves.length));
   leaves.forEach((leaf, index) =>
-    lowering.fill(
-      offset + CPUID_HEADER_BYTES + index * CPUID_ENTRY.bytes,
-      structBytes(CPUID_ENTRY, leaf),
-      `leaf 0x${leaf.function.toString(16)}`,
-    ),
+    lowering.fill(offset + CPUID_HEADER_BYTES + index * CPUID_ENTRY.bytes, structBytes(CPUID_ENTRY, leaf)),
   );
   return offset;
 }
 
 function writeSregs(lowering: Lowering, tables: bigint): number {
-  const offset = lowering.struct(SREGS, { cr0: CR0, cr3: tables, cr4: CR4, efer: EFER, apic_base: APIC_BASE });
+  const offset = lowering.struct(SREGS, { ...CONTROL, cr3: tables });
   for (const [name, fields] of Object.entries(SEGMENTS))
-    lowering.fill(
-      offset + SREGS_SEGMENTS[name as keyof typeof SREGS_SEGMENTS],
-      structBytes(SEGMENT, fields),
-      `segment ${name}`,
-    );
+    lowering.fill(offset + SREGS_SEGMENTS[name as keyof typeof SREGS_SEGMENTS], structBytes(SEGMENT, fields));
   return offset;
 }

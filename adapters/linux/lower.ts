@@ -6,9 +6,9 @@ import type { Machine } from '../../model/core/machine.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/state.ts';
 import type { CallProgram, CallResults } from './calls.ts';
-import { COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
-import { Guest, type Hideout } from './guest.ts';
-import { address, Lowering, value } from './lowering.ts';
+import { ABSENT, COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
+import { Guest, type GuestPlan, type Hideout } from './guest.ts';
+import { Lowering, value, type Legend } from './lowering.ts';
 import { observe, type Reading } from './reading.ts';
 import { AT_FDCWD, MAP, O_CLOEXEC, O_RDWR, PROT_READ_WRITE } from './uapi.ts';
 
@@ -19,6 +19,20 @@ export interface LoweredProgram {
   /** The first step after the last command: from there on the program tidies up. */
   readonly end: number;
   readonly readings: readonly Reading[];
+  readonly legend: Legend;
+  /** What vCPUs are given, where the program makes use of them. */
+  readonly guest: GuestPlan | undefined;
+}
+
+/** A command that takes more than system calls. */
+export class NotExecutable extends RangeError {
+  override readonly name = 'NotExecutable';
+  /** Where in the program it stands. */
+  readonly at: number;
+  constructor(at: number, command: string, reason = 'it is unknown') {
+    super(`a kernel cannot execute ${command}: ${reason}`);
+    this.at = at;
+  }
 }
 
 /** What each command came to: as many as the agent got through. */
@@ -32,36 +46,38 @@ export function lower(program: readonly AnyCommand[], machine: Machine): Lowered
   const lowering = new Lowering();
   const context = prepare(lowering, commands, machine);
   const firstSteps: number[] = [];
-  const readings = commands.map((command) => {
+  const readings = commands.map(({ name, args }, index) => {
     firstSteps.push(lowering.steps.length);
-    return lowerCommand(command, context);
+    const lowerIt = COMMANDS[name as Executable] as ((args: object, context: Context) => Reading) | undefined;
+    if (lowerIt === undefined) throw new NotExecutable(index, name, ABSENT[name as keyof typeof ABSENT]);
+    return lowerIt(args, context);
   });
   const end = lowering.steps.length;
   for (const run of context.runs.values()) unmapRun(lowering, run);
   lowering.cleanUp(lowering.result(0));
-  return { calls: lowering.program(), firstSteps, end, readings };
+  return {
+    calls: lowering.program(),
+    firstSteps,
+    end,
+    readings,
+    legend: lowering.legend(),
+    guest: context.guest?.plan(),
+  };
 }
 
-function lowerCommand(command: Command, context: Context): Reading {
-  const lowerIt = COMMANDS[command.name as Executable] as ((args: object, context: Context) => Reading) | undefined;
-  if (lowerIt === undefined) throw new RangeError(`a kernel cannot execute ${command.name}`);
-  return lowerIt(command.args, context);
-}
+/** The file through which bytes are copied. */
+const SCRATCH = 'scratch';
 
 /** What is there before a program starts: the device, a file that is not KVM's, the arena. */
 function prepare(lowering: Lowering, commands: readonly Command[], machine: Machine): Context {
   const open = (label: Label, path: string): void => {
-    const name = new TextEncoder().encode(`${path}\0`);
-    const offset = lowering.reserve(name.length);
-    lowering.fill(offset, name, `"${path}"`);
     const flags = value(O_RDWR | O_CLOEXEC, 'O_RDWR | O_CLOEXEC');
-    const step = lowering.call('openat', value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD'), address(offset), flags);
-    lowering.opened(label, lowering.result(step));
+    const folder = value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD');
+    lowering.opened(label, lowering.call('openat', folder, lowering.text(path), flags));
   };
   open(DEVICE, '/dev/kvm');
   open(OTHER, '/dev/null');
-  const name = lowering.reserve(1);
-  const file = lowering.result(lowering.call('memfd_create', address(name), value(0n)));
+  const file = lowering.called(SCRATCH, lowering.call('memfd_create', lowering.text(SCRATCH), value(0n)));
   mapArena(lowering);
   const { accesses, vms, vcpus } = whoTouches(commands);
   // With shadow paging a VM that never had a slot may have no page tables: not a question that programs ask.
@@ -85,7 +101,7 @@ function mapArena(lowering: Lowering): void {
     value(0xffff_ffff_ffff_ffffn, '-1'),
     value(0n),
   );
-  lowering.mapped(ARENA, lowering.result(step), bytes);
+  lowering.mapped(ARENA, step, bytes);
 }
 
 interface Touching {

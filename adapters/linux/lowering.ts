@@ -4,11 +4,11 @@
  */
 import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Label } from '../../model/core/state.ts';
-import type { CallProgram, Layout, Operand, Segment, Step } from './calls.ts';
+import type { CallProgram, Layout, Names, Operand, Segment, Step } from './calls.ts';
 import { KVM, SYS, type KvmIoctl, type SystemCall } from './uapi.ts';
 
-export const value = (number: bigint, symbol?: string): Operand =>
-  symbol === undefined ? { kind: 'value', value: number } : { kind: 'value', value: number, symbol };
+export const value = (number: bigint, names?: string | Names): Operand =>
+  names === undefined ? { kind: 'value', value: number } : { kind: 'value', value: number, names };
 export const address = (offset: number): Operand => ({ kind: 'address', offset });
 export const load = (offset: number, bytes: 4 | 8): Operand => ({ kind: 'load', offset, bytes });
 
@@ -30,6 +30,35 @@ const FIRST_MAPPING = 1n << 36n;
 const PAST_MAPPINGS = 1n << 46n;
 const GAP = 1n << 26n;
 
+/** What a reader may want to know of a program of system calls, and who executes it does not need. */
+export interface Legend {
+  /** Labels of the model's program, by the step whose result they stand for. */
+  readonly names: ReadonlyMap<number, string>;
+  /** What lies in the data area, in order. */
+  readonly variables: readonly Variable[];
+  readonly texts: ReadonlyMap<number, string>;
+  readonly blocks: readonly Block[];
+}
+
+export interface Variable {
+  readonly offset: number;
+  readonly layout: Layout;
+  /** What it is filled with before the program starts; the rest is zero. */
+  readonly fields: Readonly<Record<string, bigint>>;
+}
+
+/** Steps that do together what has a name: C has a function for them. */
+export interface Block {
+  readonly name: BlockName;
+  readonly args: readonly Operand[];
+  readonly first: number;
+  readonly count: number;
+  /** The step whose result is that of the block. */
+  readonly result: number;
+}
+
+export type BlockName = 'host_load' | 'host_store' | 'guest_load' | 'guest_store' | 'add_code_slot' | 'prepare_vcpu';
+
 /** What a label stands for. Several descriptors may name one object. */
 interface Open {
   readonly descriptor: Operand;
@@ -47,6 +76,10 @@ export class Lowering {
   readonly #outputs: { readonly offset: number; readonly length: number }[] = [];
   readonly #open = new Map<Label, Open>();
   readonly #mappings = new Map<Label, Mapped>();
+  readonly #names = new Map<number, string>();
+  readonly #variables: Variable[] = [];
+  readonly #texts = new Map<number, string>();
+  readonly #blocks: Block[] = [];
   #dataBytes = 0;
   #nextMapping = FIRST_MAPPING;
 
@@ -62,14 +95,34 @@ export class Lowering {
   }
 
   /** Fills part of the data area before the program starts. */
-  fill(offset: number, bytes: Uint8Array, note?: string): void {
-    this.#segments.push(note === undefined ? { offset, bytes } : { offset, bytes, note });
+  fill(offset: number, bytes: Uint8Array): void {
+    this.#segments.push({ offset, bytes });
+  }
+
+  /** A string that ends in a zero byte. */
+  text(text: string): Operand {
+    const bytes = new TextEncoder().encode(`${text}\0`);
+    const offset = this.reserve(bytes.length);
+    this.fill(offset, bytes);
+    this.#texts.set(offset, text);
+    return address(offset);
+  }
+
+  /** Room for a structure of zeroes. */
+  room(layout: Layout): number {
+    return this.#variable(layout, {});
+  }
+
+  #variable(layout: Layout, fields: Variable['fields']): number {
+    const offset = this.reserve(layout.bytes);
+    this.#variables.push({ offset, layout, fields });
+    return offset;
   }
 
   /** A structure with those fields set and all else zero. Answers where it lies. */
   struct(layout: Layout, fields: Readonly<Record<string, bigint>>): number {
-    const offset = this.reserve(layout.bytes);
-    this.#segments.push({ offset, bytes: structBytes(layout, fields), layout });
+    const offset = this.#variable(layout, fields);
+    this.fill(offset, structBytes(layout, fields));
     return offset;
   }
 
@@ -102,12 +155,25 @@ export class Lowering {
     this.#steps[at] = { kind: 'skip', count: this.#steps.length - at - 1, when, operand, value: number };
   }
 
+  /** The steps that `body` writes have a name; it answers the step whose result is theirs. */
+  block(name: BlockName, args: readonly Operand[], body: () => number): void {
+    const first = this.#steps.length;
+    const result = body();
+    this.#blocks.push({ name, args, first, count: this.#steps.length - first, result });
+  }
+
   result(step: number): Operand {
     return { kind: 'result', step, plus: 0n };
   }
 
-  opened(label: Label, descriptor: Operand, object = label): void {
-    this.#open.set(label, { descriptor, object });
+  /** A name for the result of a step. */
+  called(name: string, step: number): Operand {
+    this.#names.set(step, name);
+    return this.result(step);
+  }
+
+  opened(label: Label, step: number, object = label): void {
+    this.#open.set(label, { descriptor: this.called(label, step), object });
   }
 
   /**
@@ -139,8 +205,8 @@ export class Lowering {
     return place;
   }
 
-  mapped(label: Label, start: Operand, bytes: bigint): void {
-    this.#mappings.set(label, { start, bytes: roundUp(bytes) });
+  mapped(label: Label, step: number, bytes: bigint): void {
+    this.#mappings.set(label, { start: this.called(label, step), bytes: roundUp(bytes) });
   }
 
   /** Where a mapping began, also after it was unmapped; undefined where there never was one. */
@@ -168,6 +234,10 @@ export class Lowering {
       steps: this.#steps,
       outputs: this.#outputs,
     };
+  }
+
+  legend(): Legend {
+    return { names: this.#names, variables: this.#variables, texts: this.#texts, blocks: this.#blocks };
   }
 }
 

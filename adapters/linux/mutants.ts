@@ -97,8 +97,18 @@ const segments =
 type Fields = Record<string, bigint>;
 
 /** Changes fields of every structure of that kind, which has no fields but those that the layout names. */
-const structs = (layout: Layout, edit: (fields: Fields) => Fields): Spoil =>
-  segments(({ layout: own, bytes }) => (own === layout ? structBytes(layout, edit(fieldsOf(layout, bytes))) : bytes));
+const structs =
+  (layout: Layout, edit: (fields: Fields) => Fields): Spoil =>
+  (lowered, program) => {
+    const places = placesOf(layout, lowered);
+    return segments(({ offset, bytes }) =>
+      places.has(offset) ? structBytes(layout, edit(fieldsOf(layout, bytes))) : bytes,
+    )(lowered, program);
+  };
+
+/** Where in the data area structures of that kind lie. */
+const placesOf = (layout: Layout, { legend }: LoweredProgram): ReadonlySet<number> =>
+  new Set(legend.variables.flatMap((each) => (each.layout === layout ? [each.offset] : [])));
 
 function fieldsOf({ fields }: Layout, bytes: Uint8Array): Fields {
   const word = (offset: number, width: number): bigint =>
@@ -112,7 +122,7 @@ const more = (layout: Layout, field: string, amount: bigint): Spoil =>
 const puts = (layout: Layout, field: string, edit: (operand: Operand, place: Place) => Operand): Spoil => {
   const target = layout.fields[field]?.offset ?? 0;
   return (lowered, program) => {
-    const structAt = new Set(lowered.calls.segments.flatMap((each) => (each.layout === layout ? [each.offset] : [])));
+    const structAt = placesOf(layout, lowered);
     return steps((step, place) =>
       step.kind === 'put' && structAt.has(step.offset - target)
         ? { ...step, operand: edit(step.operand, place) }
@@ -154,10 +164,10 @@ const readings =
     readings: lowered.readings.map((reading, at) => (program[at]?.name === command ? edit(reading) : reading)),
   });
 
-/** Of the tables' entries, the one that shows the first page: 8 bytes without a note, second in their page. */
+/** Of the tables' entries, the one that shows the first page: the second of its page. */
 const FIRST_PAGE_ENTRY = 8n;
-const isEntryOfFirstPage = ({ offset, bytes, layout, note }: Segment): boolean =>
-  layout === undefined && note === undefined && bytes.length === 8 && BigInt(offset) % PAGE_SIZE === FIRST_PAGE_ENTRY;
+const isEntryOfFirstPage = ({ offset, bytes }: Segment): boolean =>
+  bytes.length === 8 && BigInt(offset) % PAGE_SIZE === FIRST_PAGE_ENTRY && (bytes[0] ?? 0) === 0x67;
 
 /** The mappings of struct kvm_run alone have no place of their own. */
 const mapsRun = (step: Step | undefined): boolean =>

@@ -52,14 +52,9 @@ interface Question {
 /** The program that asks, and how to read what comes back. Reading throws NoGuestMemory. */
 export function question(): Question {
   const lowering = new Lowering();
-  const path = (text: string): ReturnType<typeof address> => {
-    const bytes = new TextEncoder().encode(`${text}\0`);
-    const offset = lowering.reserve(bytes.length);
-    lowering.fill(offset, bytes, `"${text}"`);
-    return address(offset);
-  };
-  const open = (text: string, flags: bigint): number =>
-    lowering.call('openat', value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD'), path(text), value(flags | O_CLOEXEC));
+  const folder = value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD');
+  const open = (path: string, flags: bigint): number =>
+    lowering.call('openat', folder, lowering.text(path), value(flags | O_CLOEXEC));
   const device = open('/dev/kvm', O_RDWR);
   const kvm = lowering.result(device);
   const answers = new Map(ASKED.map((cap) => [cap, lowering.ioctl(kvm, 'CHECK_EXTENSION', value(cap))]));
@@ -115,7 +110,7 @@ function askCpuid(lowering: Lowering, kvm: ReturnType<Lowering['result']>): numb
   const offset = lowering.reserve(bytes);
   const count = new Uint8Array(4);
   new DataView(count.buffer).setUint32(0, CPUID_ENTRIES, true);
-  lowering.fill(offset, count, 'struct kvm_cpuid2: nent');
+  lowering.fill(offset, count);
   lowering.ioctl(kvm, 'GET_SUPPORTED_CPUID', address(offset));
   return lowering.output(offset, bytes);
 }

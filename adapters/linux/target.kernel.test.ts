@@ -17,6 +17,8 @@ const LOAD = `
   vcpu.create vcpu=vcpu0 vm=vm0 id=0
   guest.load vcpu=vcpu0 gpa=0`;
 
+/** `mov (%rbx), %rax`, with which a load begins. */
+const LOAD_CODE = [0x48, 0x8b, 0x03];
 /** `jmp .` */
 const FOREVER = Uint8Array.of(0xeb, 0xfe);
 
@@ -24,7 +26,7 @@ const FOREVER = Uint8Array.of(0xeb, 0xfe);
 const withoutEnd = (calls: CallProgram): CallProgram => ({
   ...calls,
   segments: calls.segments.map((segment) =>
-    segment.note?.startsWith('load:') === true ? { ...segment, bytes: FOREVER } : segment,
+    LOAD_CODE.every((byte, at) => segment.bytes[at] === byte) ? { ...segment, bytes: FOREVER } : segment,
   ),
 });
 

@@ -2,7 +2,8 @@
  * Every number and structure of the kernel's user interface that a lowered program uses, for x86-64; each with the
  * header that fixes it. Numbers that rules speak of are in model/core/abi.ts.
  */
-import type { Layout } from './calls.ts';
+import { ATTRIBUTE_PRIVATE, CAP, FALLOC, GMEM_FLAG, KVM_MEM, VM_TYPE } from '../../model/core/abi.ts';
+import type { Field, Layout, Names } from './calls.ts';
 
 /** Source: arch/x86/entry/syscalls/syscall_64.tbl. */
 export const SYS = {
@@ -56,38 +57,64 @@ type Width = 'u8' | 'u16' | 'u32' | 'u64';
 const BYTES = { u8: 1, u16: 2, u32: 4, u64: 8 } as const;
 
 /** A structure whose named fields follow one another without holes; `bytes` is its whole size. */
-function struct(name: string, bytes: number, fields: Readonly<Record<string, Width>>, offset = 0): Layout {
+function struct(
+  name: string,
+  bytes: number,
+  fields: Readonly<Record<string, Width | readonly [Width, Names]>>,
+  offset = 0,
+): Layout {
   let at = offset;
-  const laid = Object.entries(fields).map(([field, width]) => {
-    const place = { offset: at, bytes: BYTES[width] };
+  const laid = Object.entries(fields).map(([field, type]) => {
+    const [width, names] = typeof type === 'string' ? [type] : type;
+    const place: Field = { offset: at, bytes: BYTES[width], ...(names === undefined ? {} : { names }) };
     at += BYTES[width];
     return [field, place] as const;
   });
   return { name: `struct ${name}`, bytes, fields: Object.fromEntries(laid) };
 }
 
+/** The names that a table of numbers has in the kernel's headers. */
+const named = (of: Names['of'], prefix: string, table: Readonly<Record<string, bigint>>, suffix = ''): Names => ({
+  of,
+  names: Object.fromEntries(Object.entries(table).map(([name, number]) => [`${prefix}${name}${suffix}`, number])),
+});
+
+/** Source: arch/x86/include/uapi/asm/kvm.h. */
+export const VM_TYPES = named('values', 'KVM_X86_', VM_TYPE, '_VM');
+/** Source: include/uapi/linux/kvm.h. */
+export const CAPS = named('values', 'KVM_CAP_', CAP);
+const SLOT_FLAGS = named('bits', 'KVM_MEM_', KVM_MEM);
+const GMEM_FLAGS = named('bits', 'GUEST_MEMFD_FLAG_', GMEM_FLAG);
+const ATTRIBUTES: Names = { of: 'bits', names: { KVM_MEMORY_ATTRIBUTE_PRIVATE: ATTRIBUTE_PRIVATE } };
+/** Source: include/uapi/linux/falloc.h. */
+export const FALLOC_MODES = named('bits', 'FALLOC_FL_', FALLOC);
+
 /** Source: include/uapi/linux/kvm.h. */
 export const REGION = struct('kvm_userspace_memory_region', 32, {
   slot: 'u32',
-  flags: 'u32',
+  flags: ['u32', SLOT_FLAGS],
   guest_phys_addr: 'u64',
   memory_size: 'u64',
   userspace_addr: 'u64',
 });
 export const REGION2 = struct('kvm_userspace_memory_region2', 160, {
   slot: 'u32',
-  flags: 'u32',
+  flags: ['u32', SLOT_FLAGS],
   guest_phys_addr: 'u64',
   memory_size: 'u64',
   userspace_addr: 'u64',
   guest_memfd_offset: 'u64',
   guest_memfd: 'u32',
 });
-export const CREATE_GUEST_MEMFD = struct('kvm_create_guest_memfd', 64, { size: 'u64', flags: 'u64', reserved: 'u64' });
+export const CREATE_GUEST_MEMFD = struct('kvm_create_guest_memfd', 64, {
+  size: 'u64',
+  flags: ['u64', GMEM_FLAGS],
+  reserved: 'u64',
+});
 export const MEMORY_ATTRIBUTES = struct('kvm_memory_attributes', 32, {
   address: 'u64',
   size: 'u64',
-  attributes: 'u64',
+  attributes: ['u64', ATTRIBUTES],
   flags: 'u64',
 });
 export const PRE_FAULT_MEMORY = struct('kvm_pre_fault_memory', 64, { gpa: 'u64', size: 'u64', flags: 'u64' });
@@ -196,11 +223,17 @@ export type KvmIoctl = keyof typeof KVM;
 
 /** Source: arch/x86/include/uapi/asm/stat.h. */
 export const STAT = {
+  name: 'struct stat',
   bytes: 144,
-  mode: { offset: 24, bytes: 4 },
-  size: { offset: 48, bytes: 8 },
-  blocks: { offset: 64, bytes: 8 },
-} as const;
+  fields: {
+    st_mode: { offset: 24, bytes: 4 },
+    st_size: { offset: 48, bytes: 8 },
+    st_blocks: { offset: 64, bytes: 8 },
+  },
+} as const satisfies Layout;
+
+/** What a load or a store moves, and what programs offer to read(2) and write(2). */
+export const WORD: Layout = { name: '__u64', bytes: 8, fields: {} };
 
 /** struct utsname. Source: include/uapi/linux/utsname.h. */
 export const UTSNAME = { bytes: 390, fieldBytes: 65, release: 130 } as const;

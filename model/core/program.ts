@@ -62,6 +62,8 @@ function renamed(domain: Domain, value: ArgValue, rename: (label: Label) => Labe
 
 export interface ParsedProgram {
   readonly program: Program;
+  /** The line of each command, from 1 on. */
+  readonly lines: readonly number[];
   readonly header: Readonly<Record<string, string>>;
 }
 
@@ -82,13 +84,15 @@ export const headerOf = (text: string): Readonly<Record<string, string>> => pars
 export function parseProgram(specification: Specification, text: string): ParsedProgram {
   const lines = text.split('\n');
   const program: AnyCommand[] = [];
+  const numbers: number[] = [];
   const labels = new Map<Label, number>();
   lines.forEach((raw, index) => {
     const line = raw.replace(/#.*$/, '').trim();
     if (line === '') return;
     program.push(parseCommand(specification, line, index + 1, labels));
+    numbers.push(index + 1);
   });
-  return { program, header: parseHeader(lines) };
+  return { program, lines: numbers, header: parseHeader(lines) };
 }
 
 function parseCommand(
