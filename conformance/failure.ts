@@ -17,11 +17,13 @@ export interface Failure extends Divergence {
 export interface FailureOptions {
   /** Whether only programs count that break the same rule, and the same invariant, as the first. */
   readonly sameRule?: boolean;
+  /** Divergences that do not count, because they are known. */
+  readonly isKnown?: (program: Program, divergence: Divergence) => boolean;
 }
 
 /** How to shrink: a program, what counts as a failure of one, and when to be content with what there is. */
 export type Shrink = (program: Program, counts: Counts, fails: Fails, signal: AbortSignal) => Promise<Shrunk>;
-export type Counts = (divergence: Divergence) => boolean;
+export type Counts = (divergence: Divergence, program: Program) => boolean;
 
 /** Programs in a row without a verdict after which a target is given up. */
 const PATIENCE = 3;
@@ -30,17 +32,18 @@ export async function shrinkFailure(
   checking: Checking,
   original: Program,
   first: Divergence,
-  { sameRule = false }: FailureOptions,
+  { sameRule = false, isKnown }: FailureOptions,
   shrink: Shrink,
 ): Promise<Failure> {
   const gone = new AbortController();
-  const counts: Counts = (divergence) => !sameRule || isLike(divergence, first);
+  const counts: Counts = (divergence, candidate) =>
+    (!sameRule || isLike(divergence, first)) && isKnown?.(candidate, divergence) !== true;
   let silent = 0;
   const fails: Fails = async (candidate) => {
     const verdict = await judge(checking, candidate);
     silent = verdict.kind === 'inconclusive' ? silent + 1 : 0;
     if (silent === PATIENCE) gone.abort();
-    return verdict.kind === 'diverges' && counts(verdict);
+    return verdict.kind === 'diverges' && counts(verdict, candidate);
   };
   const { program, runs } = await shrink(original.slice(0, first.at + 1), counts, fails, gone.signal);
   const last = await judge(checking, program);
