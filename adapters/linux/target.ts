@@ -36,6 +36,7 @@ export class KernelTarget implements Target {
   readonly capabilities = new Set<never>();
   readonly missing = { facts: MISSING, 'memory-failure': MISSING, 'fault-injection': MISSING } as const;
   readonly kernel: Kernel;
+  readonly family = 'linux';
   readonly #host: Host;
   readonly #options: Required<KernelOptions>;
   #agent: AgentConnection | undefined;
