@@ -65,6 +65,13 @@ const KnownDivergence = z
     where: Where.exactOptional().describe(
       'Ranges of the arguments of the command that diverges, or of sums of them; `from` and `to` belong to the range',
     ),
+    after: z
+      .array(z.string())
+      .min(1)
+      .exactOptional()
+      .describe(
+        'Rules that leave the target in a state of its own: whatever diverges at or behind a command that one of them decided is excused too',
+      ),
     observed: text('write what was observed instead of what was expected, such as "ok"').describe(
       'What is observed there; * stands for any text',
     ),
@@ -169,7 +176,7 @@ function meaningMistake(entry: KnownDivergence): string | undefined {
   return firstOf(profiles, (profile) => mistakeIn(entry, profile));
 }
 
-function mistakeIn({ rule, where = {}, witness }: KnownDivergence, profile: string): string | undefined {
+function mistakeIn({ rule, after, where = {}, witness }: KnownDivergence, profile: string): string | undefined {
   if (!PROFILES.some(({ id }) => id === profile))
     return `there is no profile '${printable(profile)}'; there are ${PROFILES.map(({ id }) => id).join(', ')}`;
   const specification = specificationOf(profile);
@@ -183,6 +190,8 @@ function mistakeIn({ rule, where = {}, witness }: KnownDivergence, profile: stri
   const command = specification.rules().find(({ id }) => id === rule)?.command;
   if (command === undefined)
     return `${profile} has no rule '${printable(rule)}': \`gmem-conformance rules\` names them all`;
+  const strange = (after ?? []).find((each) => specification.rules().every(({ id }) => id !== each));
+  if (strange !== undefined) return `after: ${profile} has no rule '${printable(strange)}'`;
   const integers = argumentsOf(specification.transition(command))
     .filter(([, { kind }]) => kind === 'integer')
     .map(([name]) => name);
@@ -267,6 +276,22 @@ function lackingCapability(
 /** Whether a divergence at the command is the one that the entry speaks of. */
 export const describes = (entry: KnownDivergence, divergence: Divergence, command: AnyCommand | undefined): boolean =>
   speaksOf(entry, divergence, command) && fits(entry.observed, divergence.observed);
+
+/** Whether a command of the program, up to the divergence, was decided by a rule behind which nothing can be told. */
+export function isAftermath(
+  { after }: KnownDivergence,
+  { at }: Divergence,
+  program: Program,
+  specification: Specification,
+): boolean {
+  if (after === undefined) return false;
+  let { initial: state } = specification;
+  return program.slice(0, at + 1).some((command) => {
+    const step = specification.step(state, command);
+    ({ state } = step);
+    return after.includes(step.rule);
+  });
+}
 
 /** The same, whatever was observed. */
 export const speaksOf = (

@@ -7,6 +7,7 @@ import type { Checking } from './check.ts';
 import {
   describes,
   inapplicable,
+  isAftermath,
   releaseOf,
   speaksOf,
   UNEXPLAINED,
@@ -160,7 +161,10 @@ export class Known {
 
   #covering(program: Program, divergence: Divergence): Held | undefined {
     return this.#held.find(
-      ({ active }) => active !== undefined && describes(active, divergence, program[divergence.at]),
+      ({ active }) =>
+        active !== undefined &&
+        (describes(active, divergence, program[divergence.at]) ||
+          isAftermath(active, divergence, program, this.#checking.specification)),
     );
   }
 
