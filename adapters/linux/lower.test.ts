@@ -9,6 +9,7 @@ import { parseProgram } from '../../model/core/program.ts';
 import { Specification } from '../../model/core/specification.ts';
 import { LIMITS, type CallProgram, type Layout, type Operand, type Step } from './calls.ts';
 import { lower, type LoweredProgram } from './lower.ts';
+import { structBytes } from './lowering.ts';
 import { EXIT, KVM, REGION, REGS, SREGS, SYS } from './uapi.ts';
 
 /** What kernels are given, and what one with shadow paging offers. */
@@ -23,7 +24,7 @@ const hex = (number: bigint): string => `0x${BigInt.asUintN(64, number).toString
 /** As a step reads; results by the number of their step from the first of the program's on, negative where the kit's own. */
 function print(step: Step | undefined, first: number): string {
   const operand = (each: Operand): string => {
-    if (each.kind === 'value') return each.symbol ?? hex(each.value);
+    if (each.kind === 'value') return typeof each.names === 'string' ? each.names : hex(each.value);
     if (each.kind === 'result') return `r${each.step - first}${each.plus === 0n ? '' : `+${hex(each.plus)}`}`;
     return each.kind === 'address' ? '&' : '*';
   };
@@ -112,8 +113,8 @@ describe('a command', () => {
   });
 
   const structs = (text: string, name: string) =>
-    lowered(text).calls.segments.flatMap(({ layout, bytes }) =>
-      layout?.name === name ? [Buffer.from(bytes).toString('hex')] : [],
+    lowered(text).legend.variables.flatMap(({ layout, fields }) =>
+      layout.name === name ? [Buffer.from(structBytes(layout, fields)).toString('hex')] : [],
     );
   const word = (number: bigint, bytes = 8): string => {
     const buffer = Buffer.alloc(8);
@@ -247,8 +248,8 @@ function areaOf({ dataBytes, segments }: CallProgram): DataView {
 const field = (area: DataView, at: number, { fields }: Layout, name: string): bigint =>
   area.getBigUint64(at + (fields[name]?.offset ?? 0), true);
 
-const structsOf = ({ segments }: CallProgram, wanted: Layout): readonly number[] =>
-  segments.flatMap(({ offset, layout }) => (layout === wanted ? [offset] : []));
+const structsOf = ({ legend }: LoweredProgram, wanted: Layout): readonly number[] =>
+  legend.variables.flatMap(({ offset, layout }) => (layout === wanted ? [offset] : []));
 
 const isIoctl = (step: Step | undefined, request: bigint): boolean =>
   step?.kind === 'call' &&
@@ -257,11 +258,10 @@ const isIoctl = (step: Step | undefined, request: bigint): boolean =>
   step.args[1].value === request;
 
 /** The slot that is the kit's own: its host address is one of the data area. */
-function hideoutOf({
-  calls,
-}: LoweredProgram): { slot: bigint; gpa: bigint; bytes: bigint; offset: number } | undefined {
+function hideoutOf(lowered: LoweredProgram): { slot: bigint; gpa: bigint; bytes: bigint; offset: number } | undefined {
+  const { calls } = lowered;
   const area = areaOf(calls);
-  for (const at of structsOf(calls, REGION)) {
+  for (const at of structsOf(lowered, REGION)) {
     const put = calls.steps.find((step) => step.kind === 'put' && step.offset === at + 24);
     if (put?.kind !== 'put' || put.operand.kind !== 'address') continue;
     const slot = BigInt(area.getUint32(at, true));
@@ -304,6 +304,7 @@ describe('any program', () => {
       // The doorbell lies behind.
       const end = gpa + bytes + PAGE_SIZE;
       expect(end).toBeLessThanOrEqual(1n << BigInt(machine.guestPhysicalBits));
+      // What no kernel has memory for may lie anywhere; the slot steps aside for it.
       const longest = machine.memoryBytes * 512n;
       const meets = commands.filter(({ name, args }) => {
         if (name === 'slot.set' && (args.slot & U16_MAX) === slot) return true;
@@ -327,7 +328,7 @@ describe('any program', () => {
       if (hideout === undefined) return;
       walked++;
       const area = areaOf(result.calls);
-      const shown = pagesShown(area, hideout, sregsOf(result.calls, area));
+      const shown = pagesShown(area, hideout, sregsOf(result, area));
       const touched = commands.flatMap(({ name, args }) =>
         name === 'guest.load' || name === 'guest.store' ? [args.gpa] : [],
       );
@@ -348,8 +349,8 @@ describe('any program', () => {
   });
 });
 
-const sregsOf = (calls: CallProgram, area: DataView): bigint =>
-  field(area, structsOf(calls, SREGS)[0] ?? 0, SREGS, 'cr3');
+const sregsOf = (lowered: LoweredProgram, area: DataView): bigint =>
+  field(area, structsOf(lowered, SREGS)[0] ?? 0, SREGS, 'cr3');
 
 /** Every virtual page that four levels of tables show, as a processor walks them. */
 function pagesShown(
