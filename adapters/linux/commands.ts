@@ -33,7 +33,7 @@ export interface Context {
   /** How vCPUs touch memory, where the program makes them do so. */
   readonly guest: Guest | undefined;
   /** Whether a VM is given the slot that holds code and tables of its vCPUs. */
-  furnishes(vm: Label): boolean;
+  readonly furnishes: (vm: Label) => boolean;
   /** vCPUs that touch memory. */
   readonly active: ReadonlySet<Label>;
   /** Where the struct kvm_run of each of them is mapped, while its descriptor is open. */
