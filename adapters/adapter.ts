@@ -27,6 +27,14 @@ export interface Observed {
   readonly facts?: Facts;
 }
 
+/** A kernel, as far as known divergences depend on it. */
+export interface KernelIdentity {
+  /** As uname(2) tells it: `7.3.4-amd64`. */
+  readonly release: string;
+  /** The module that runs vCPUs: `kvm_intel`. */
+  readonly backEnd?: string;
+}
+
 export interface Target {
   /** As on the command line: `simulator`, `mutant:stale-stage-two`. */
   readonly name: string;
@@ -39,6 +47,10 @@ export interface Target {
   readonly profile?: Profile;
   /** What stands behind a missing capability, in words; shown with the skip. */
   readonly missing?: Partial<Record<Capability, string>>;
+  /** The kernel behind the target, where there is one. */
+  readonly kernel?: KernelIdentity;
+  /** Targets of one family share a file of known divergences, divergences/FAMILY.json. */
+  readonly family?: string;
   /**
    * Executes a program on a fresh machine whose rules should be those of the profile. The observations come in the
    * order of the commands, one each; fewer mean that the target is gone. A target that lives in this process may

@@ -1,4 +1,4 @@
-import { describe, expect, jest, test } from '@jest/globals';
+import { describe, expect, test } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,9 +9,6 @@ import { text } from 'node:stream/consumers';
 import { MUTANTS } from '../adapters/mutants/index.ts';
 import { encodeToken } from '../conformance/token.ts';
 import type { Report } from '../report/json.ts';
-
-// Every test starts programs, several at a time.
-jest.setTimeout(60_000);
 
 const ROOT = join(__dirname, '..');
 

@@ -7,6 +7,14 @@ import { printDetectionPower } from '../report/grades.ts';
 import { reportOf } from '../report/json.ts';
 import { describe, printReport, printSubject } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
+import {
+  divergencesOption,
+  loadDivergences,
+  noDivergencesOption,
+  updateDivergences,
+  updateDivergencesOption,
+  type DivergenceOptions,
+} from './divergences.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
 import {
@@ -28,7 +36,7 @@ import { assertWritable, COLORS, jsonText, say, showProgress, writeResult } from
 import { VERSION } from './version.ts';
 import { showFailure } from './witness.ts';
 
-interface RunOptions {
+interface RunOptions extends DivergenceOptions {
   readonly target?: string;
   readonly profile?: string;
   readonly runs: number;
@@ -42,6 +50,9 @@ interface RunOptions {
 
 /** Programs per mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many as one likes. */
 const GRADE_RUNS = 2000;
+
+/** Where many divergences are collected, each must do with less than the shortest program that can be found. */
+const COLLECTING = { collect: true, shrinkBudget: 2000, searchBudget: 0 } as const;
 
 export const addRun = (program: Command): Command =>
   program
@@ -60,6 +71,9 @@ export const addRun = (program: Command): Command =>
     .addOption(maxCommandsOption())
     .addOption(timeLimitOption())
     .addOption(sameRuleOption())
+    .addOption(divergencesOption())
+    .addOption(noDivergencesOption())
+    .addOption(updateDivergencesOption())
     .option('--json <file>', 'write the report there as well (docs/report.schema.json describes it)')
     .option('--grade', 'afterwards try the same seed on every known wrong implementation; the exit status ignores it')
     .addHelpText(
@@ -75,12 +89,15 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   const seed = chooseSeed(options.seed);
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
+  // Before anything is said: the file may be wrong.
+  const file = loadDivergences(target, options);
   say(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
-  const { runs, maxCommands, timeLimit, sameRule } = options;
+  const { runs, maxCommands, timeLimit, sameRule, updateDivergences: update = false } = options;
   const asked = { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule };
-  const campaign = await untilInterrupted((signal) => runShown(subject, { ...asked, signal }));
+  const knowing = { divergences: file?.entries ?? [], ...(update ? COLLECTING : {}) };
+  const campaign = await untilInterrupted((signal) => runShown(subject, { ...asked, ...knowing, signal }));
   const report = reportOf(campaign, { specification, target, seed, version: VERSION });
   writeResult(options.json, jsonText(report));
   say(printReport(report, specification, COLORS));
@@ -88,6 +105,7 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
     say('');
     await showFailure(subject, campaign.failure);
   }
+  if (update && file !== undefined) say(`\n${updateDivergences(file, campaign.known)}`);
   if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];
 }

@@ -10,6 +10,7 @@ import { breathe } from './breathe.ts';
 import { checkProgram, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
+import { Known, type KnownOptions, type KnownResult } from './known.ts';
 import { INTERRUPTED } from './observe.ts';
 import { checkSecrecy, SECRECY } from './secret.ts';
 import { smallestFailure } from './smallest.ts';
@@ -18,7 +19,7 @@ import type { Divergence, ProgramVerdict } from './verdict.ts';
 /** What a run takes by default: enough to reach every rule that can be reached, and over in seconds on a fast target. */
 export const DEFAULT_BUDGET = { runs: 10_000, maxCommands: 80 } as const;
 
-export interface CampaignOptions extends FailureOptions {
+export interface CampaignOptions extends Omit<FailureOptions, 'isKnown'>, KnownOptions {
   readonly seed: number;
   /** Programs to run at most. */
   readonly runs: number;
@@ -32,7 +33,7 @@ export interface CampaignOptions extends FailureOptions {
   readonly timeLimitMs?: number;
   /** Told after every program. */
   readonly onProgram?: (programs: number, commands: number) => void;
-  /** Told once, when a program has failed and shrinking begins. */
+  /** Told when a program has failed and shrinking begins. */
   readonly onDivergence?: (divergence: Divergence) => void;
 }
 
@@ -55,6 +56,8 @@ export interface Campaign {
   readonly invariants: readonly InvariantResult[];
   /** Programs in which the specification took no position, by rule. */
   readonly unmodelled: ReadonlyMap<string, number>;
+  /** What became of every entry about known divergences. */
+  readonly known: readonly KnownResult[];
   readonly skipped: readonly { readonly capability: Capability; readonly reason: string }[];
   readonly failure?: Failure;
   /** Why nothing can be said, where the verdict is inconclusive. */
@@ -89,10 +92,12 @@ class Running {
   readonly #checking: Checking & { readonly coverage: Coverage; readonly tally: InvariantTally };
   readonly #unmodelled = new Map<string, number>();
   #programs = 0;
+  #failure: Failure | undefined;
   #commands = 0;
   /** Why programs came to no verdict, and how many of the last did so in a row. */
   readonly #lost: string[] = [];
   #silent = 0;
+  readonly #known: Known;
   #stopped: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
 
   constructor(specification: Specification, target: Target, options: CampaignOptions) {
@@ -107,10 +112,12 @@ class Running {
       coverage: new Coverage(specification),
       tally: { checks: new Map(), environment: 0 },
     };
+    this.#known = new Known(this.#checking, options);
   }
 
   async run(): Promise<void> {
     const { seed, runs, maxCommands } = this.#options;
+    await this.#known.examine();
     const programs = new ProgramArbitrary(this.#specification, {
       maxCommands,
       capabilities: this.#target.capabilities,
@@ -148,8 +155,26 @@ class Running {
       // A target that was lost over a program may come back for the next.
       if (++this.#silent < PATIENCE && verdict.reason !== INTERRUPTED) return true;
     }
+    if (verdict.kind === 'diverges' && (await this.#isKnown(program, verdict))) return true;
     this.#stopped = { program, verdict };
     return false;
+  }
+
+  /** Whether the run may go on behind a program that diverges so. */
+  async #isKnown(program: Program, divergence: Divergence): Promise<boolean> {
+    if (!this.#known.excuses(program, divergence)) {
+      if (this.#options.collect !== true) return false;
+      const failure = await this.#shrunk(program, divergence);
+      if (!(await this.#known.add(failure))) {
+        this.#failure = failure;
+        return false;
+      }
+      // The shrunk program may show another divergence; then this one comes again.
+      this.#known.excuses(program, divergence);
+    }
+    // Where two runs are compared, the first one was counted already.
+    if (divergence.twin === undefined) this.#commands += divergence.at + 1;
+    return true;
   }
 
   async #secrecy(program: Program): Promise<ProgramVerdict> {
@@ -162,11 +187,15 @@ class Running {
   /** The failing program, shrunk, and how it fails then. */
   async failure(): Promise<Failure | undefined> {
     if (this.#stopped?.verdict.kind !== 'diverges') return undefined;
-    const { program: original, verdict } = this.#stopped;
+    return this.#failure ?? (await this.#shrunk(this.#stopped.program, this.#stopped.verdict));
+  }
+
+  #shrunk(original: Program, verdict: Divergence): Promise<Failure> {
     this.#options.onDivergence?.(verdict);
     const { specification, target, timeLimitMs } = this.#checking;
     const checking: Checking = { specification, target, timeLimitMs };
-    return shrinkFailure(checking, original, verdict, this.#options, (program, counts, fails, signal) =>
+    const isKnown = this.#known.covers.bind(this.#known);
+    return shrinkFailure(checking, original, verdict, { ...this.#options, isKnown }, (program, counts, fails, signal) =>
       smallestFailure(checking, program, fails, {
         ...this.#options,
         counts,
@@ -192,14 +221,15 @@ class Running {
 
   result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
     const { coverage, tally } = this.#checking;
-    const verdict = this.#stopped?.verdict ?? this.#withoutVerdict() ?? this.#starved(tally);
+    const verdict = this.#stopped?.verdict ?? this.#withoutVerdict() ?? this.#starved(tally) ?? this.#known.verdict();
     return {
       verdict: verdict?.kind ?? 'conforms',
       programs: this.#programs,
       commands: this.#commands,
       coverage,
-      invariants: invariantResults(this.#target, tally, failure),
+      invariants: invariantResults(this.#target, tally, brokenBy(failure, this.#known.results())),
       unmodelled: this.#unmodelled,
+      known: this.#known.results(),
       skipped: skippedOn(this.#target),
       ...(failure === undefined ? {} : { failure }),
       ...(verdict?.kind === 'inconclusive' ? { reason: verdict.reason } : {}),
@@ -207,10 +237,18 @@ class Running {
   }
 }
 
+/** Invariants that are broken, whether that was known or not. */
+const brokenBy = (failure: Failure | undefined, known: readonly KnownResult[]): ReadonlySet<string> =>
+  new Set(
+    [failure?.invariant, ...known.filter(({ programs }) => programs > 0).map(({ entry }) => entry.invariant)].filter(
+      (id) => id !== undefined,
+    ),
+  );
+
 function invariantResults(
   { capabilities }: Target,
   { checks }: InvariantTally,
-  failure: Failure | undefined,
+  broken: ReadonlySet<string>,
 ): readonly InvariantResult[] {
   const showsFacts = capabilities.has('facts');
   const sawFacts = INVARIANTS.some(({ id }) => checks.has(id));
@@ -218,7 +256,7 @@ function invariantResults(
     id !== SECRECY.id && (!showsFacts || sawFacts) ? 'not-observable' : 'not-evaluated';
   return [...INVARIANTS, SECRECY].map(({ id }) => {
     const count = checks.get(id) ?? 0;
-    return { id, status: failure?.invariant === id ? 'broken' : count > 0 ? 'held' : never(id), checks: count };
+    return { id, status: broken.has(id) ? 'broken' : count > 0 ? 'held' : never(id), checks: count };
   });
 }
 

@@ -20,11 +20,13 @@ export interface FailureOptions {
   readonly sameRule?: boolean;
   /** Ends the work with what was found so far. */
   readonly signal?: AbortSignal;
+  /** Divergences that do not count, because they are known. */
+  readonly isKnown?: (program: Program, divergence: Divergence) => boolean;
 }
 
 /** How to shrink: a program, what counts as a failure of one, and when to be content with what there is. */
 export type Shrink = (program: Program, counts: Counts, fails: Fails, signal: AbortSignal) => Promise<Shrunk>;
-export type Counts = (divergence: Divergence) => boolean;
+export type Counts = (divergence: Divergence, program: Program) => boolean;
 
 /** Programs in a row without a verdict after which a target is given up. */
 export const PATIENCE = 3;
@@ -33,18 +35,19 @@ export async function shrinkFailure(
   checking: Checking,
   original: Program,
   first: Divergence,
-  { sameRule = false, signal }: FailureOptions,
+  { sameRule = false, isKnown, signal }: FailureOptions,
   shrink: Shrink,
 ): Promise<Failure> {
   const gone = new AbortController();
-  const counts: Counts = (divergence) => !sameRule || isLike(divergence, first);
+  const counts: Counts = (divergence, candidate) =>
+    (!sameRule || isLike(divergence, first)) && isKnown?.(candidate, divergence) !== true;
   let silent = 0;
   const fails: Fails = async (candidate) => {
     await breathe();
     const verdict = await judge(checking, candidate);
     silent = verdict.kind === 'inconclusive' ? silent + 1 : 0;
     if (silent === PATIENCE) gone.abort();
-    return verdict.kind === 'diverges' && counts(verdict);
+    return verdict.kind === 'diverges' && counts(verdict, candidate);
   };
   const failing = original.slice(0, first.at + 1);
   const stop = AbortSignal.any([gone.signal, ...(signal === undefined ? [] : [signal])]);

@@ -53,6 +53,8 @@ export async function checkSecrecy(
   if (twin === undefined) return { kind: 'conforms', commands: 0 };
   try {
     const [one, other] = [await observations(checking, program), await observations(checking, twin)];
+    if (isDisturbed(checking.specification, program, one) || isDisturbed(checking.specification, twin, other))
+      return { kind: 'conforms', commands: 0 };
     const told = tell(program, twin, one, other);
     if (told !== undefined) return told;
     if (one.length < program.length || other.length < program.length)
@@ -66,6 +68,19 @@ export async function checkSecrecy(
 const observations = async (checking: Checking, program: Program): Promise<readonly Observed[]> => [
   ...(await observe(checking.target, program, checking.specification.config.profile, checking)),
 ];
+
+/** After an error that the environment caused, what was a secret by the specification may go to shared memory. */
+function isDisturbed(specification: Specification, program: Program, observed: readonly Observed[]): boolean {
+  let state = specification.initial;
+  return program.some((command, at) => {
+    const { mayAlso, outcome: expected, state: next } = specification.step(state, command);
+    state = next;
+    const outcome = observed[at]?.outcome;
+    return (
+      outcome !== undefined && 'errno' in outcome && mayAlso.includes(outcome.errno) && !sameOutcome(expected, outcome)
+    );
+  });
+}
 
 function tell(
   program: Program,

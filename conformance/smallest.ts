@@ -66,7 +66,7 @@ async function* otherFailures(
     const verdict = await checkProgram({ specification, target, timeLimitMs }, program.commands, program.trace);
     // A target that is gone, or hangs, is not worth waiting for.
     if (verdict.kind === 'inconclusive') return;
-    if (verdict.kind === 'conforms' || !counts(verdict)) continue;
+    if (verdict.kind === 'conforms' || !counts(verdict, program.commands)) continue;
     found++;
     yield program.commands.slice(0, verdict.at + 1);
   }

@@ -357,6 +357,23 @@ describe('memory/private-is-secret', () => {
     expect(twinOf(specification, parse(specification, SETTING))).toBeUndefined();
   });
 
+  it('says nothing where an allocation failed: the secret may have gone to the host by right', async () => {
+    const program = parse(
+      specification,
+      `vm.create vm=vm0 dev=kvm type=1
+      vcpu.create vcpu=vcpu0 vm=vm0 id=0
+      gmem.create file=file0 vm=vm0 size=0x1000 flags=0 reserved=0
+      slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=arena gmem=file0 offset=0
+      fault.slab skip=0
+      attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0
+      guest.store vcpu=vcpu0 gpa=0 value=7
+      host.load mapping=arena offset=0`,
+    );
+    expect(twinOf(specification, program)).toHaveLength(program.length);
+    const verdict = await checkSecrecy({ specification, target: simulatorTarget() }, program);
+    expect(verdict).toEqual({ kind: 'conforms', commands: 0 });
+  });
+
   it('says nothing where the target is gone half-way', async () => {
     const target = { ...simulatorTarget(), execute: () => [] };
     expect(await checkSecrecy({ specification, target }, leaking)).toMatchObject({ kind: 'inconclusive' });

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Target } from '../adapters/adapter.ts';
 import type { Campaign } from '../conformance/campaign.ts';
 import type { Failure } from '../conformance/failure.ts';
+import type { KnownResult } from '../conformance/known.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { encodeToken } from '../conformance/token.ts';
 import type { Divergence } from '../conformance/verdict.ts';
@@ -56,6 +57,23 @@ export const Report = z
     unmodelled: z
       .array(z.strictObject({ rule: z.string(), programs: count }))
       .describe('Programs that were not checked to their end, because the specification takes no position there'),
+    knownDivergences: z
+      .array(
+        z.strictObject({
+          id: z.string().describe('Name of the entry'),
+          rule: z.string().optional(),
+          invariant: z.string().optional(),
+          status: z
+            .enum(['reproduced', 'stale', 'changed', 'new', 'not-applicable', 'inconclusive'])
+            .describe('What became of its witness; stale, changed and new make the verdict `diverges`'),
+          programs: count.describe('Programs that diverged as the entry says, and were checked up to there'),
+          observed: z.string(),
+          reason: z.string(),
+          source: z.string(),
+          note: z.string().optional().describe('Why the status is what it is, and what to do about it'),
+        }),
+      )
+      .describe('Every entry of the file of known divergences'),
     skipped: z.array(z.strictObject({ capability: z.string(), reason: z.string() })),
     failure: FailureReport.optional(),
   })
@@ -73,7 +91,7 @@ export interface Circumstances {
 }
 
 export function reportOf(campaign: Campaign, { specification, target, seed, version }: Circumstances): Report {
-  const { verdict, reason, programs, commands, coverage, invariants, unmodelled, skipped, failure } = campaign;
+  const { verdict, reason, programs, commands, coverage, invariants, unmodelled, known, skipped, failure } = campaign;
   return {
     schema: REPORT_SCHEMA,
     version,
@@ -89,8 +107,24 @@ export function reportOf(campaign: Campaign, { specification, target, seed, vers
     rules: specification.rules().map(({ id }) => ({ id, hits: coverage.hits(id) })),
     invariants: invariants.map(({ id, status, checks }) => ({ id, status, checks })),
     unmodelled: [...unmodelled].map(([rule, times]) => ({ rule, programs: times })),
+    knownDivergences: known.map(knownReport),
     skipped: skipped.map(({ capability, reason: why }) => ({ capability, reason: why })),
     ...(failure === undefined ? {} : { failure: failureReport(specification, target.name, failure) }),
+  };
+}
+
+function knownReport({ entry, status, programs, note }: KnownResult): Report['knownDivergences'][number] {
+  const { id, rule, invariant, observed, reason, source } = entry;
+  return {
+    id,
+    ...(rule === undefined ? {} : { rule }),
+    ...(invariant === undefined ? {} : { invariant }),
+    status,
+    programs,
+    observed,
+    reason,
+    source,
+    ...(note === undefined ? {} : { note }),
   };
 }
 

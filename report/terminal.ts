@@ -2,6 +2,7 @@
 import _ from 'lodash';
 import { match } from 'ts-pattern';
 import type { Target } from '../adapters/adapter.ts';
+import { isUnexplained } from '../conformance/divergences.ts';
 import { SECRECY } from '../conformance/secret.ts';
 import type { Rule, Specification } from '../model/core/specification.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
@@ -46,6 +47,7 @@ export const printReport = (report: Report, specification: Specification, colors
     '',
     ...printInvariants(report, colors),
     ...printUnmodelled(report),
+    ...printKnown(report, colors),
     ...printSkipped(report),
   ].join('\n');
 
@@ -132,6 +134,29 @@ function printUnmodelled({ unmodelled }: Report): readonly string[] {
         ? []
         : [[`and ${plural(rest.length, 'more rule')}`, plural(_.sumBy(rest, 'programs'), 'program')] as const]),
     ]),
+  ];
+}
+
+function printKnown({ knownDivergences }: Report, colors: Colors): readonly string[] {
+  if (knownDivergences.length === 0) return [];
+  const by = _.groupBy(knownDivergences, 'status');
+  const noted = (status: Report['knownDivergences'][number]['status']): readonly Row[] =>
+    (by[status] ?? []).map(({ id, note }): Row => [id, note ?? '']);
+  const here = knownDivergences.filter(({ status }) => status !== 'not-applicable' && status !== 'stale');
+  const unexplained = knownDivergences.filter(isUnexplained).map(({ id }) => id);
+  return [
+    '',
+    field(
+      'known',
+      `${plural(here.length, 'divergence')}, in ${plural(_.sumBy(here, 'programs'), 'program')}, checked up to there`,
+    ),
+    ...aligned(here.map(({ id, programs, reason }): Row => [id, `${plural(programs, 'program')}; ${reason}`])),
+    ...group(colors.red('stale:'), noted('stale')),
+    ...group(colors.red('changed:'), noted('changed')),
+    ...group(colors.red('new:'), noted('new')),
+    ...group(colors.yellow('could not be tried:'), noted('inconclusive')),
+    ...group('not applicable here:', noted('not-applicable')),
+    ...(unexplained.length === 0 ? [] : [field('warning', `nobody has explained ${unexplained.join(', ')}`)]),
   ];
 }
 

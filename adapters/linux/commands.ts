@@ -136,14 +136,19 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
     return opens(lowering, file, lowering.ioctl(lowering.descriptor(vm), 'CREATE_GUEST_MEMFD', address(struct)));
   },
 
-  'slot.set': ({ vm, api, slot, flags, gpa, size, hva, gmem, offset }, { lowering }) => {
+  'slot.set': ({ vm, api, slot, flags, gpa, size, hva, gmem, offset }, { lowering, guest, furnishes }) => {
     const region = { slot, flags, guest_phys_addr: gpa, memory_size: size };
     const layout = api === 'v1' ? REGION : REGION2;
     const struct = lowering.struct(layout, api === 'v1' ? region : { ...region, guest_memfd_offset: offset });
     lowering.put(struct, layout, 'userspace_addr', hostAddress(lowering, hva));
     if (api === 'v2') lowering.put(struct, layout, 'guest_memfd', lowering.descriptor(gmem));
     const request = api === 'v1' ? 'SET_USER_MEMORY_REGION' : 'SET_USER_MEMORY_REGION2';
-    return returned(lowering.ioctl(lowering.descriptor(vm), request, address(struct)));
+    const descriptor = lowering.descriptor(vm);
+    const inTheWay = furnishes(lowering.object(vm) ?? vm) && guest?.collides(gpa, size) === true;
+    if (inTheWay) guest.withdraw(descriptor);
+    const step = lowering.ioctl(descriptor, request, address(struct));
+    if (inTheWay) guest.furnish(descriptor);
+    return returned(step);
   },
 
   'attributes.set': ({ vm, address: start, size, attributes, flags }, { lowering }) => {
@@ -217,13 +222,17 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
     lowering.closed(fd);
     if (!lowering.isOpen(object)) {
       const run = runs.get(object);
-      // The mapping of struct kvm_run would keep the vCPU open.
-      if (run !== undefined) lowering.call('munmap', run, value(PAGE_SIZE));
+      if (run !== undefined) unmapRun(lowering, run);
       runs.delete(object);
     }
     return returned(lowering.call('close', descriptor));
   },
 };
+
+/** To be done before the last descriptor of a vCPU is closed: the mapping of its struct kvm_run keeps it open. */
+export function unmapRun(lowering: Lowering, run: Operand): void {
+  lowering.call('munmap', run, value(PAGE_SIZE));
+}
 
 /** A signed argument as the register holds it. */
 const unsigned = (number: bigint): bigint => BigInt.asUintN(64, number);

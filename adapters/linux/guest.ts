@@ -158,6 +158,18 @@ export class Guest {
     });
   }
 
+  /** Whether a slot there would collide with the kit's own. */
+  collides(gpa: bigint, bytes: bigint): boolean {
+    const { gpa: start } = this.#hideout;
+    return gpa < start + BigInt(this.#bytes) && start < gpa + bytes;
+  }
+
+  /** Takes that slot away for a while. */
+  withdraw(vm: Operand): void {
+    const region = this.#lowering.struct(REGION, { slot: this.#hideout.slot });
+    this.#lowering.ioctl(vm, 'SET_USER_MEMORY_REGION', address(region));
+  }
+
   /** Makes a vCPU ready for accesses; answers where its struct kvm_run is mapped. */
   prepare(label: Label): Operand {
     const lowering = this.#lowering;

@@ -6,7 +6,7 @@ import type { Machine } from '../../model/core/machine.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/state.ts';
 import type { CallProgram, CallResults } from './calls.ts';
-import { ABSENT, COMMANDS, type Context, type Executable } from './commands.ts';
+import { ABSENT, COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
 import { Guest, type GuestPlan, type Hideout } from './guest.ts';
 import { Lowering, value, type Legend } from './lowering.ts';
 import { observe, type Reading } from './reading.ts';
@@ -53,6 +53,7 @@ export function lower(program: readonly AnyCommand[], machine: Machine): Lowered
     return lowerIt(args, context);
   });
   const end = lowering.steps.length;
+  for (const run of context.runs.values()) unmapRun(lowering, run);
   lowering.cleanUp(lowering.result(0));
   return {
     calls: lowering.program(),
@@ -128,12 +129,9 @@ function whoTouches(commands: readonly Command[]): Touching {
 }
 
 /**
- * Ranges of more bytes than so many times the memory of a program are never accepted, so they are in nobody's way: the
- * kernel needs ten bytes and more for each page. Source: model/gmem/memory-budget.ts.
+ * A slot number and a place in guest physical memory that the program does not speak of; where it speaks of all memory,
+ * the last place in it, and the kit's slot steps aside for commands that collide with it.
  */
-const STRETCH = 512n;
-
-/** A slot number and a place in guest physical memory that the program does not speak of. */
 function hide(commands: readonly Command[], machine: Machine, bytes: number): Hideout {
   const taken: (readonly [bigint, bigint])[] = [];
   const slots = new Set<bigint>();
@@ -147,13 +145,14 @@ function hide(commands: readonly Command[], machine: Machine, bytes: number): Hi
           : name === 'guest.load' || name === 'guest.store'
             ? [args.gpa & ~PAGE_MASK, PAGE_SIZE]
             : [0n, 0n];
-    if (size > 0n && size <= STRETCH * machine.memoryBytes) taken.push([start, start + size]);
+    if (size > 0n) taken.push([start, start + size]);
   }
   const size = BigInt(bytes);
-  let end = 1n << BigInt(machine.guestPhysicalBits);
+  const top = 1n << BigInt(machine.guestPhysicalBits);
+  let end = top;
   for (const [from, to] of taken.sort(([, a], [, b]) => (a < b ? 1 : a > b ? -1 : 0)))
     if (to > end - size && from < end) end = from & ~PAGE_MASK;
   let slot = KVM_USER_MEM_SLOTS - 1n;
   while (slots.has(slot)) slot--;
-  return { slot, gpa: end - size };
+  return { slot, gpa: (end < size ? top : end) - size };
 }

@@ -34,7 +34,8 @@ const ASKED = [
 /** What a program may take of the machine: not what there is, for others live there too. */
 const PROGRAM_MEMORY = 64n << 20n;
 
-const BACK_ENDS = ['kvm_intel', 'kvm_amd', 'kvm_pvm'] as const;
+/** Built into the kernel, both makers' modules are there; then the processor tells which one is at work. */
+const BACK_ENDS = ['kvm_pvm', 'kvm_intel', 'kvm_amd'] as const;
 
 /** With five levels of page tables a process may name addresses above this one. Source: TASK_SIZE_MAX. */
 const FOUR_LEVELS_TOP = 1n << 47n;
@@ -45,7 +46,7 @@ const MOST_PHYSICAL_BITS = 52;
 /** What kvm_supported_mem_attributes() and the others answer for a kernel that has all of it. */
 interface Question {
   readonly calls: CallProgram;
-  answer(results: CallResults): Kernel;
+  readonly answer: (results: CallResults) => Kernel;
 }
 
 /** The program that asks, and how to read what comes back. Reading throws NoGuestMemory. */
@@ -82,7 +83,10 @@ export function question(): Question {
       const twoDimensionalPaging = cap(CAP.PRE_FAULT_MEMORY) > 0n;
       return {
         release,
-        backEnd: backEnds.find(([, step]) => result(step) >= 0n)?.[0] ?? 'built in',
+        backEnd: backEndOf(
+          backEnds.filter(([, step]) => result(step) >= 0n).map(([module]) => module),
+          outputs[cpuid],
+        ),
         machine: {
           vmTypes: cap(CAP.VM_TYPES),
           memoryAttributes: cap(CAP.MEMORY_ATTRIBUTES) > 0n,
@@ -111,16 +115,32 @@ function askCpuid(lowering: Lowering, kvm: ReturnType<Lowering['result']>): numb
   return lowering.output(offset, bytes);
 }
 
-/** MAXPHYADDR, from leaf 0x80000008. */
-function physicalBits(cpuid: Uint8Array = new Uint8Array(CPUID_HEADER_BYTES)): number {
+type Register = 'eax' | 'ebx' | 'ecx' | 'edx';
+
+/** A register of a leaf, from a struct kvm_cpuid2; undefined where the processor has no such leaf. */
+function registerOf(cpuid: Uint8Array | undefined, leaf: number, register: Register): number | undefined {
+  if (cpuid === undefined) return undefined;
   const view = new DataView(cpuid.buffer, cpuid.byteOffset, cpuid.byteLength);
   const entries = Math.min(view.getUint32(0, true), CPUID_ENTRIES);
   for (let entry = 0; entry < entries; entry++) {
     const at = CPUID_HEADER_BYTES + entry * CPUID_ENTRY.bytes;
-    const { function: leaf, eax } = CPUID_ENTRY.fields;
-    if (leaf && eax && view.getUint32(at + leaf.offset, true) === 0x8000_0008) return view.getUint8(at + eax.offset);
+    if (view.getUint32(at, true) === leaf)
+      return view.getUint32(at + (CPUID_ENTRY.fields[register]?.offset ?? 0), true);
   }
-  return MOST_PHYSICAL_BITS;
+  return undefined;
+}
+
+/** MAXPHYADDR. */
+const physicalBits = (cpuid: Uint8Array | undefined): number =>
+  (registerOf(cpuid, 0x8000_0008, 'eax') ?? MOST_PHYSICAL_BITS) & 0xff;
+
+/** `Auth`, of AuthenticAMD. */
+const isAmd = (cpuid: Uint8Array | undefined): boolean => registerOf(cpuid, 0, 'ebx') === 0x6874_7541;
+
+function backEndOf(present: readonly string[], cpuid: Uint8Array | undefined): string {
+  const [one, other] = present;
+  if (one === undefined) return 'built in';
+  return other === undefined || one === 'kvm_pvm' ? one : isAmd(cpuid) ? 'kvm_amd' : 'kvm_intel';
 }
 
 function textOf(bytes: Uint8Array = new Uint8Array()): string {

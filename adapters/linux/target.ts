@@ -23,6 +23,12 @@ export interface Host {
 /** How long a program may take before its agent counts as hung. */
 const PROGRAM_MS = 20_000;
 
+export interface KernelOptions {
+  /** Another way to lower programs: for tests of whether a wrong one is noticed. */
+  readonly lower?: typeof lower;
+  readonly programMs?: number;
+}
+
 const MISSING = 'a kernel does not offer it to a process';
 
 export class KernelTarget implements Target {
@@ -30,22 +36,30 @@ export class KernelTarget implements Target {
   readonly capabilities = new Set<never>();
   readonly missing = { facts: MISSING, 'memory-failure': MISSING, 'fault-injection': MISSING } as const;
   readonly kernel: Kernel;
+  readonly family = 'linux';
   readonly #host: Host;
+  readonly #options: Required<KernelOptions>;
   #agent: AgentConnection | undefined;
 
-  private constructor(host: Host, agent: AgentConnection, kernel: Kernel) {
+  private constructor(host: Host, options: Required<KernelOptions>, agent: AgentConnection, kernel: Kernel) {
     this.name = host.name;
     this.kernel = kernel;
     this.#host = host;
+    this.#options = options;
     this.#agent = agent;
   }
 
   /** Starts an agent and asks the kernel what it is. Throws UnavailableError. */
-  static async open(host: Host): Promise<KernelTarget> {
+  static async open(host: Host, options: KernelOptions = {}): Promise<KernelTarget> {
     try {
       const agent = await host.connect();
       const { calls, answer } = question();
-      return new KernelTarget(host, agent, answer(await agent.run(calls, { timeoutMs: PROGRAM_MS })));
+      return new KernelTarget(
+        host,
+        { lower, programMs: PROGRAM_MS, ...options },
+        agent,
+        answer(await agent.run(calls, { timeoutMs: PROGRAM_MS })),
+      );
     } catch (error) {
       await host.close();
       throw error instanceof NoGuestMemory ? new UnavailableError(error.message) : error;
@@ -67,7 +81,7 @@ export class KernelTarget implements Target {
 
   /** Rejects where the agent hung or went: what came of the program cannot be known. */
   async execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
-    const lowered = lower(program, this.machine);
+    const lowered = this.#options.lower(program, this.machine);
     try {
       return await this.#observed(lowered, await this.#run(lowered, false));
     } catch (error) {
@@ -93,7 +107,7 @@ export class KernelTarget implements Target {
 
   async #run({ calls }: LoweredProgram, stream: boolean): Promise<CallResults> {
     this.#agent ??= await this.#host.connect();
-    return await this.#agent.run(calls, { timeoutMs: PROGRAM_MS, stream });
+    return await this.#agent.run(calls, { timeoutMs: this.#options.programMs, stream });
   }
 
   /** A kernel that complains while it executes a program has failed it, whatever it answered. */

@@ -10,7 +10,6 @@ import type { RunMap } from './ranges.ts';
 
 /** struct file */
 export type File = PlainFile | VmFile | VcpuFile | GmemFile | AnonymousFile;
-export type FileKind = File['kind'];
 
 interface AnyFile {
   readonly address: number;

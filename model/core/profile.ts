@@ -74,16 +74,17 @@ export interface Condition {
   readonly feature?: Feature;
 }
 
-function compareRelease(profile: Profile, release: string): number {
-  const wanted = release.split('.').map(Number);
+function compareRelease({ release }: Pick<Profile, 'release'>, other: string): number {
+  const wanted = other.split('.').map(Number);
   for (let part = 0; part < 3; part++) {
-    const difference = (profile.release[part] ?? 0) - (wanted[part] ?? 0);
+    const difference = (release[part] ?? 0) - (wanted[part] ?? 0);
     if (difference !== 0) return difference;
   }
   return 0;
 }
 
-export function holdsIn(profile: Profile, condition: Condition | undefined): boolean {
+/** Whether the condition holds in a profile, or in anything else that has a release. */
+export function holdsIn(profile: Pick<Profile, 'release' | 'features'>, condition: Condition | undefined): boolean {
   if (condition === undefined) return true;
   if (condition.since !== undefined && compareRelease(profile, condition.since) < 0) return false;
   if (condition.before !== undefined && compareRelease(profile, condition.before) >= 0) return false;
