@@ -214,3 +214,38 @@ describe('shrinking', () => {
 test.concurrent('rules --markdown prints docs/rules.md', async () => {
   expect((await gmem(['rules', '--markdown'])).stdout).toBe(readFileSync(join(ROOT, 'docs/rules.md'), 'utf8'));
 });
+
+describe('a program in C', () => {
+  const CLOSE = `${VM}fd.close fd=vm0\n`;
+
+  test.concurrent('goes to standard output alone, with what it shows and how to see that again', async () => {
+    const { status, stdout, stderr } = await gmem(['replay', '-', '--c', '-'], {
+      input: `# title: It ends.\n${CLOSE}`,
+    });
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^\/\/ SPDX-License-Identifier: Apache-2.0\n\/\*\n \* It ends\.\n/);
+    expect(stdout).toContain('Step 2 shows rule fd.close/');
+    expect(stdout).toMatch(/^ \*\tgmem-conformance replay gmc1\.\S+$/m);
+    expect(stderr).toContain('conforms');
+  });
+
+  test.concurrent('goes to a file', async () => {
+    await inFolder(async (folder) => {
+      const file = join(folder, 'reproducer.c');
+      const { status, stdout } = await gmem(['replay', '-', '--c', file], { input: CLOSE });
+      expect(status).toBe(0);
+      expect(stdout).toContain('conforms');
+      expect(readFileSync(file, 'utf8')).toContain('int main(void)');
+    });
+  });
+
+  test.concurrent.each([
+    [['--c', '/nowhere/at/all.c'], VM, "cannot write '/nowhere/at/all.c': no such file or directory"],
+    [['--c', '-'], `\n${VM}fault.slab skip=0\n`, 'standard input:3: no C for it: a kernel cannot execute fault.slab: '],
+    [['--c', '-'], 'memory.fail fd=none page=0\n', 'the specification takes no position on the first command'],
+  ])('is refused with %j for %j', async (args, input, message) => {
+    const { status, stdout, stderr } = await gmem(['replay', '-', ...args], { input });
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
+  });
+});

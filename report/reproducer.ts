@@ -1,14 +1,14 @@
 /** What a C reproducer says of itself: what the program shows, by whose rules, and how to run it. */
 import type { ProgramVerdict } from '../conformance/verdict.ts';
 import type { Machine, Profile } from '../model/core/profile.ts';
-import type { Specification, Step } from '../model/core/specification.ts';
+import type { Specification } from '../model/core/specification.ts';
 
 export interface ReproducerSubject {
   readonly specification: Specification;
   /** What the program says of itself. */
   readonly title?: string | undefined;
-  /** What is expected of the commands that the C program has. */
-  readonly expected: readonly Step[];
+  /** The rule that decides each of the commands that the C program has. */
+  readonly rules: readonly string[];
   readonly verdict: ProgramVerdict;
   /** What it was run on. */
   readonly target: string;
@@ -30,12 +30,12 @@ function paragraph(text: string): readonly string[] {
 }
 
 export function aboutReproducer(subject: ReproducerSubject): readonly string[] {
-  const { specification, title, expected, verdict, target, token, version } = subject;
+  const { specification, title, rules, verdict, target, token, version } = subject;
   const { profile, machine } = specification.config;
-  const at = verdict.kind === 'diverges' ? Math.min(verdict.at, expected.length - 1) : expected.length - 1;
+  const at = verdict.kind === 'diverges' ? Math.min(verdict.at, rules.length - 1) : rules.length - 1;
   const sections = [
     ...(title === undefined ? [] : [paragraph(title)]),
-    ruleOf(specification, expected[at]?.rule ?? '', at),
+    ruleOf(specification, rules[at] ?? '', at),
     paragraph(seen(verdict, target)),
     paragraph(`Expected of ${profileText(profile)}, on a machine with ${machineText(machine)}.`),
     [
@@ -57,7 +57,7 @@ function ruleOf(specification: Specification, id: string, at: number): readonly 
   const rule = specification.rules().find((each) => each.id === id);
   if (rule === undefined) return [];
   return [
-    ...paragraph(`Step ${at + 1}: by rule ${rule.id}, when ${rule.when}, the result is ${rule.result}.`),
+    ...paragraph(`Step ${at + 1} shows rule ${rule.id}: when ${rule.when}, the result is ${rule.result}.`),
     ...paragraph(`Source: ${rule.source}`),
   ];
 }

@@ -115,13 +115,14 @@ static long prepare_vcpu(long vcpu)
 ${leaves.map((leaf) => `\t\t\t{ ${initializer(leaf)} },`).join('\n')}
 		},
 	};
+${[...new Set(Object.values(SEGMENTS))].map((fields) => segment(kindOf(fields), fields)).join('\n')}
 	struct kvm_sregs sregs = {
 		.cr3 = CODE_GPA,
 ${Object.entries(CONTROL)
   .map(([name, value]) => `\t\t.${name} = ${number(value)},`)
   .join('\n')}
 ${Object.entries(SEGMENTS)
-  .map(([name, fields]) => segment(name, fields))
+  .map(([name, fields]) => `\t\t.${name} = ${kindOf(fields)},`)
   .join('\n')}
 	};
 
@@ -131,10 +132,11 @@ ${Object.entries(SEGMENTS)
 }`;
 };
 
-/** One segment register, over two lines where one is too long. */
-function segment(name: string, fields: Readonly<Record<string, bigint>>): string {
-  return `\t\t.${name} = { ${initializer(fields)} },`;
-}
+/** The segment register by whose name a segment goes that several have. */
+const kindOf = (segment: object): string => Object.entries(SEGMENTS).find(([, each]) => each === segment)?.[0] ?? '';
+
+const segment = (name: string, { limit, ...rest }: (typeof SEGMENTS)['tr' | 'cs']): string =>
+  `\tconst struct kvm_segment ${name} = {\n\t\t.limit = ${number(limit)},\n\t\t${initializer(rest)},\n\t};`;
 
 const TOUCH = `/* Whether the exit is for memory that cannot be had; older headers lack run->memory_fault. */
 static int is_memory_fault(const struct kvm_run *run, long result)

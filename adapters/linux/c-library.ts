@@ -4,7 +4,6 @@
  */
 import { CAPS, EXIT, KVM, MEMORY_EXIT_FLAG_PRIVATE, VM_TYPES, type KvmIoctl } from './uapi.ts';
 import type { Names } from './calls.ts';
-import { number } from './c-text.ts';
 import { ATTRIBUTE_PRIVATE, GMEM_FLAG, KVM_MEM } from '../../model/core/abi.ts';
 
 export const INCLUDES = `#define _GNU_SOURCE
@@ -82,7 +81,7 @@ export function declarations(text: string): string {
   const uses = (name: string): boolean => new RegExp(`\\b${name}\\b`).test(text);
   const constants = Object.entries(NEWER)
     .filter(([name]) => uses(name))
-    .map(([name, value]) => `#ifndef ${name}\n#define ${name} ${number(value)}\n#endif`);
+    .map(([name, value]) => `#ifndef ${name}\n#define ${name} ${value}\n#endif`);
   const structs = Object.entries(NEWER_STRUCTS)
     .filter(([request]) => uses(`KVM_${request}`))
     .map(

@@ -210,7 +210,9 @@ class Printer {
     const system = NAME_OF_CALL.get(code);
     if (system === undefined) throw new Error(`system call ${code} has no name`);
     const { name = system, types } = PROTOTYPES[system] ?? { types: [] };
-    const printed = args.map((arg, index) => this.#argument(arg, types[index] ?? 'int'));
+    // read(2) takes no offset, and the kernel does not look at one.
+    const taken = types.length === 0 ? args : args.slice(0, types.length);
+    const printed = taken.map((arg, index) => this.#argument(arg, types[index] ?? 'int'));
     // open(2) is openat(2) from the working folder.
     return system === 'openat' ? ['open', printed.slice(1)] : [name, printed];
   }
@@ -237,7 +239,8 @@ class Printer {
   }
 
   #block({ name, args, result }: Block): string {
-    const opening = this.#names.has(result) ? `${this.#names.get(result)} = ${name}` : name;
+    const held = this.#names.get(result);
+    const opening = held === undefined ? name : `${held} = ${name}`;
     return call(
       opening,
       args.map((arg) => this.#operand(arg)),

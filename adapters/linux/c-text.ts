@@ -2,19 +2,20 @@
 import type { Names } from './calls.ts';
 
 const TAB = 8;
+const MOST_NAMES = 2;
 export const COLUMNS = 100;
 
 /** Nothing in it ends the comment, begins another or steers a terminal. */
 export const commented = (text: string): string =>
   text
-    .replace(/\p{Cc}/gu, '?')
+    .replace(/(?!\t)\p{Cc}/gu, '?')
     .replace(/\?(?=\?\/)/g, '? ')
     .replace(/\*(?=\/)/g, '* ')
     .replace(/\/(?=\*)/g, '/ ');
 
 /** A comment of its own, with lines as given. */
 export const blockComment = (lines: readonly string[]): string =>
-  ['/*', ...lines.map((line) => ` * ${commented(line)}`.trimEnd()), ' */'].join('\n');
+  ['/*', ...lines.map((line) => ` *${line.startsWith('\t') ? '' : ' '}${commented(line)}`.trimEnd()), ' */'].join('\n');
 
 const ESCAPES: Readonly<Record<string, string>> = { '"': '\\"', '\\': '\\\\', '\n': '\\n', '\t': '\\t' };
 
@@ -43,11 +44,13 @@ export function withNames(value: bigint, { of, names }: Names): string {
   if (of === 'values') return Object.entries(names).find(([, each]) => each === value)?.[0] ?? number(value);
   const set = Object.entries(names).filter(([, bit]) => (value & bit) !== 0n);
   const rest = set.reduce((left, [, bit]) => left & ~bit, value);
+  // A number that names do not explain is one that came by chance.
+  if (rest !== 0n && set.length > MOST_NAMES) return number(value);
   return [...set.map(([name]) => name), ...(rest === 0n && set.length > 0 ? [] : [number(rest)])].join(' | ');
 }
 
 const width = (line: string): number =>
-  [...line].reduce((at, character) => (character === '\t' ? at + TAB - (at % TAB) : at + 1), 0);
+  Array.from(line).reduce((at, character) => (character === '\t' ? at + TAB - (at % TAB) : at + 1), 0);
 
 const indentation = (columns: number): string => '\t'.repeat(Math.floor(columns / TAB)) + ' '.repeat(columns % TAB);
 

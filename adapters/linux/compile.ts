@@ -41,7 +41,7 @@ export class CompileFailed extends Error {
 }
 
 /** `$CC`, which may have arguments, or `cc`. */
-function compilerCommand(): readonly [string, ...string[]] {
+export function compilerCommand(): readonly [string, ...string[]] {
   const [command = 'cc', ...args] = (process.env['CC'] ?? '').split(/\s+/).filter((word) => word !== '');
   return [command, ...args];
 }

@@ -2,7 +2,7 @@
  * The simulator with one mistake of mechanism each: bugs that really happened, and others of their kind. A mutant
  * overrides the one function of the kernel in which the mistake sits.
  */
-import { PAGE_MASK } from '../../model/core/abi.ts';
+import { PAGE_MASK, PAGE_SHIFT } from '../../model/core/abi.ts';
 import type { Errno } from '../../model/core/outcome.ts';
 import { DEFAULT_PROFILE, type Config } from '../../model/core/profile.ts';
 import type { Label } from '../../model/core/state.ts';
@@ -98,6 +98,19 @@ const bindings: readonly Fault[] = [
         if (file !== undefined) this.fput(file);
         const owner = file?.kind === 'gmem' ? this.kvms.at(file.kvm) : kvm;
         return super.kvmGmemPrepareMemoryRegion(owner, slot, fd, offset);
+      }
+    },
+  },
+  {
+    id: 'bind-offset-overflow',
+    shortest: 3,
+    fault:
+      'adds offset and size of a binding as signed numbers, so that the end of a range far beyond the file is negative',
+    machine: class extends SimulatorMachine {
+      override kvmGmemFits(inode: Inode, slot: MemSlot, offset: bigint): boolean {
+        const end = BigInt.asIntN(64, offset + (BigInt(slot.npages) << PAGE_SHIFT));
+        const starts = BigInt.asIntN(64, offset) >= 0n && (offset & PAGE_MASK) === 0n;
+        return starts && end <= BigInt(inode.pages) << PAGE_SHIFT;
       }
     },
   },
