@@ -41,7 +41,7 @@ describe('known divergences in a report', () => {
     );
     expect(printReport(report, specification, PLAIN)).toContain(
       [
-        'known       2 divergences, in 3 programs, checked up to there',
+        'known       2 divergences, met by 3 programs',
         '  held   2 programs; it is broken',
         '  other  1 program; unexplained: why',
         'stale:',
