@@ -187,7 +187,7 @@ describe('a replay on the terminal', () => {
   });
 
   test('says from where on the specification is silent', async () => {
-    const { shown } = await rerun(`${VM}vm.create vm=vm1 dev=vm0 type=0\n`);
+    const { shown } = await rerun(`${VM}file.stat fd=vm0 field=size\n`);
     expect(shown).toContain('1 command; from command 2 on the specification takes no position');
   });
 });
