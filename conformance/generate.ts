@@ -152,7 +152,7 @@ export class Generator {
 
   /** One of the goals that were reached least. */
   #rareGoal(random: Random): Goal {
-    return rarest(random, this.#goals, 6, ({ reached }) => reached);
+    return rarest(random, this.#goals, 10, ({ reached }) => reached);
   }
 }
 
