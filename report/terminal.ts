@@ -74,7 +74,7 @@ function printRuleCoverage(report: Report, specification: Specification): readon
   const rules = _.uniqBy(specification.rules(), 'id');
   const [exercised, missing] = _.partition(rules, ({ id }) => (hits.get(id) ?? 0) > 0);
   const [unreachable, unreached] = _.partition(
-    missing.map((rule) => ({ rule, reason: outOfReach(specification, skipped, rule) })),
+    missing.map((rule) => ({ rule, reason: outOfReach(skipped, rule) })),
     ({ reason }) => reason !== undefined,
   );
   return [
@@ -91,9 +91,9 @@ function printRuleCoverage(report: Report, specification: Specification): readon
 }
 
 /** Why no program reaches the rule on this target, or undefined where one may. */
-function outOfReach(specification: Specification, skipped: ReadonlySet<string>, rule: Rule): string | undefined {
-  const needs = specification.transition(rule.command).requires;
-  return needs !== undefined && skipped.has(needs) ? `the target lacks ${needs}` : rule.unreachable;
+function outOfReach(skipped: ReadonlySet<string>, rule: Rule): string | undefined {
+  const { requires, unreachable } = rule;
+  return unreachable ?? (requires !== undefined && skipped.has(requires) ? `the target lacks ${requires}` : undefined);
 }
 
 function printInvariants({ invariants }: Report, colors: Colors): readonly string[] {

@@ -3,7 +3,7 @@ import type { Domain } from './domain.ts';
 import { fails, ok, sameOutcome, type Errno, type Observation, type Outcome } from './outcome.ts';
 import { holdsIn, printCondition, type Condition, type Config, type Machine } from './profile.ts';
 import { initialState, type State } from './state.ts';
-import type { Acceptance, Args, Guard, Transition } from './transition.ts';
+import type { Acceptance, Args, Guard, Requirement, Transition } from './transition.ts';
 
 /** A command as data. The catalogue has the exact type of each. */
 export interface AnyCommand {
@@ -34,6 +34,8 @@ export interface Rule {
   readonly condition: string;
   /** Why no program can reach the rule on this machine. */
   readonly unreachable?: string;
+  /** What a target must be able to do for a program to reach the rule. */
+  readonly requires?: Requirement;
 }
 
 /** A transition whose rows are those of one profile. */
@@ -136,39 +138,35 @@ function errorsHere(transition: AnyTransition, args: Args, state: State): readon
 }
 
 export function rulesOf(transition: AnyTransition, machine: Machine): Rule[] {
-  const guards = transition.guards.map((guard): Rule => {
-    const [kind, result] =
-      'errno' in guard
-        ? (['refusal', guard.errno] as const)
-        : 'unmodelled' in guard
-          ? (['unmodelled', guard.unmodelled] as const)
-          : (['diversion', guard.result] as const);
-    return {
-      id: guard.id,
-      command: transition.name,
-      kind,
-      when: guard.when,
-      result,
-      source: guard.source ?? transition.source,
-      condition: printCondition(guard.only),
-      ...unreachability(guard, machine),
-    };
+  const { name: command, requires } = transition;
+  /** Set from the row on that no command gets past. */
+  let stopped: string | undefined;
+  const reach = (row: Guard<Args> | Acceptance<Args>): Pick<Rule, 'unreachable' | 'requires'> => {
+    const unreachable = stopped ?? row.unreachable?.(machine);
+    const needs = ('requires' in row ? row.requires : undefined) ?? requires;
+    return { ...(unreachable !== undefined && { unreachable }), ...(needs !== undefined && { requires: needs }) };
+  };
+  const common = (row: Guard<Args> | Acceptance<Args>): Omit<Rule, 'kind' | 'result'> => ({
+    id: row.id,
+    command,
+    when: row.when,
+    source: row.source ?? transition.source,
+    condition: printCondition(row.only),
+    ...reach(row),
   });
-  const accepts = transition.accepts.map((each): Rule => ({
-    id: each.id,
-    command: transition.name,
-    kind: 'acceptance',
-    when: each.when,
-    result: 'ok',
-    source: each.source ?? transition.source,
-    condition: printCondition(each.only),
-  }));
+  const guards = transition.guards.map((guard): Rule => {
+    const rule = { ...common(guard), ...answer(guard) };
+    stopped ??= guard.stopsAll?.(machine);
+    return rule;
+  });
+  const accepts = transition.accepts.map((each): Rule => ({ ...common(each), kind: 'acceptance', result: 'ok' }));
   return [...guards, ...accepts];
 }
 
-function unreachability(guard: Guard<Args>, machine: Machine): { readonly unreachable?: string } {
-  const unreachable = guard.unreachable?.(machine);
-  return unreachable === undefined ? {} : { unreachable };
+function answer(guard: Guard<Args>): Pick<Rule, 'kind' | 'result'> {
+  if ('errno' in guard) return { kind: 'refusal', result: guard.errno };
+  if ('unmodelled' in guard) return { kind: 'unmodelled', result: guard.unmodelled };
+  return { kind: 'diversion', result: guard.result };
 }
 
 const argumentLists = new WeakMap<object, readonly (readonly [string, Domain])[]>();

@@ -16,6 +16,9 @@ export type Domains = Readonly<Record<string, Domain>>;
 export type ArgsOf<D extends Domains> = { readonly [K in keyof D]: D[K] extends Domain<infer T> ? T : never };
 export type Args = Readonly<Record<string, ArgValue>>;
 
+/** Capabilities of a target without which commands or rows make no sense. */
+export type Requirement = 'memory-failure' | 'fault-injection';
+
 interface RowBase<A> {
   /** `command/what-is-wrong`; appears in reports, coverage, documents and scenarios. */
   readonly id: string;
@@ -27,6 +30,10 @@ interface RowBase<A> {
   readonly only?: Condition;
   /** Why no program can reach the row on a machine, where that is so. */
   unreachable?(machine: Machine): string | undefined;
+  /** Why no command gets past the row on a machine, where that is so: nothing below it can be reached. */
+  stopsAll?(machine: Machine): string | undefined;
+  /** What a target must be able to do for the row to be met. */
+  readonly requires?: Requirement;
   /** Rows of one group exclude each other, so that their order says nothing. */
   readonly group?: string;
   violated(args: A, state: State): boolean;
@@ -72,6 +79,8 @@ export interface Acceptance<A> {
   readonly when: string;
   readonly source?: string;
   readonly only?: Condition;
+  /** Why no program can come to it on a machine, where that is so. */
+  unreachable?(machine: Machine): string | undefined;
   applies?(args: A, state: State): boolean;
   accept(args: A, state: State): Accepted;
 }
@@ -100,7 +109,7 @@ export interface Transition<N extends string = string, A = Args> {
   readonly args: { readonly [K in keyof A]: Domain };
   readonly only?: Condition;
   /** What a target must be able to do for the command to make sense to it. */
-  readonly requires?: 'memory-failure' | 'fault-injection';
+  readonly requires?: Requirement;
   /** Errors that the environment may cause; the state stays as it is. */
   readonly mayAlso: readonly EnvironmentError<A>[];
   /** The command may stop half-way with one of those errors and leave what it has done so far. */

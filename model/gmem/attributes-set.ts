@@ -9,6 +9,7 @@ import { supportedAttributes } from './cap-check.ts';
 import { bytes, chooseFd, chooseGfn, choosePage, choosePages } from './choose.ts';
 import { bytesOfAttributes, hasRoomFor, UP_TO_THE_MACHINE } from './memory-budget.ts';
 import { vmOf } from './slots.ts';
+import { withoutPrivateMemory } from './vm-create.ts';
 
 const domains = {
   vm: fd('vm'),
@@ -54,6 +55,7 @@ export const attributesSet = defineTransition({
       source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl(), CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES',
       violated: (_args, state) => !state.config.machine.memoryAttributes,
       unreachable: (machine) => (machine.memoryAttributes ? 'the machine has memory attributes' : undefined),
+      stopsAll: (machine) => (machine.memoryAttributes ? undefined : 'the kernel was built without memory attributes'),
     },
     {
       id: 'attributes.set/flags',
@@ -106,6 +108,7 @@ export const attributesSet = defineTransition({
     },
     {
       id: 'attributes.set/more-than-memory',
+      unreachable: withoutPrivateMemory,
       unmodelled: UP_TO_THE_MACHINE,
       when: 'a frame changes, and attributes of the whole range with what is held already need more than half of the machine’s memory; to clear them takes as long as to set them',
       source: 'virt/kvm/kvm_main.c: kvm_vm_set_mem_attributes()',
@@ -126,6 +129,7 @@ export const attributesSet = defineTransition({
     },
     {
       id: 'attributes.set/changed',
+      unreachable: withoutPrivateMemory,
       when: 'a frame changes: stage 2 forgets the range, then the attributes are stored',
       source: 'virt/kvm/kvm_main.c: kvm_vm_set_mem_attributes()',
       accept: (args, state) => {

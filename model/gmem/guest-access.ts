@@ -14,6 +14,7 @@ import {
   guestTop,
   isFound,
   isPrivateGfn,
+  limitsOf,
   mapGfns,
   resolveGfn,
   vmOfVcpu,
@@ -22,6 +23,7 @@ import {
   type Obstacle,
 } from './guest-fault.ts';
 import { slotAt } from './slots.ts';
+import { withoutPrivateMemory } from './vm-create.ts';
 
 interface Access {
   readonly vcpu: Label;
@@ -71,6 +73,7 @@ const gmemObstacles: readonly ObstacleRow[] = [
 const meets = <A extends Access>(command: string, obstacle: Obstacle) => ({
   id: `${command}/${obstacle}`,
   group: 'fault',
+  ...limitsOf(obstacle),
   violated: (args: A, state: State): boolean => resolve(args, state) === obstacle,
   violate: (args: A, state: State): A | undefined => {
     const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), obstacle);
@@ -103,6 +106,7 @@ const addressRows = <A extends Access>(command: string, write: boolean): readonl
   },
   {
     id: `${command}/mmio-remembered`,
+    unreachable: withoutPrivateMemory,
     unmodelled: 'whether KVM remembers MMIO is up to the machine, and it looks there before it looks at the attribute',
     when: 'the frame is private, no slot shows it, and the guest has touched it as MMIO since slots last changed',
     source: 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault(), handle_mmio_page_fault(), check_mmio_spte()',

@@ -6,8 +6,10 @@ import { KVM_MEM, PAGE_SHIFT, toPages } from '../core/abi.ts';
 import { assign, has, intersects } from '../core/ranges.ts';
 import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
+import type { Refusal } from '../core/transition.ts';
 import { hostMayTouch, makeResident, touchMapping } from './content.ts';
 import { hostPage, isHostPoisoned, slotAt } from './slots.ts';
+import { withoutPrivateMemory } from './vm-create.ts';
 
 /** Why a guest frame cannot be mapped, in the order in which the kernel finds out. */
 export type Obstacle =
@@ -19,6 +21,12 @@ export type Obstacle =
   | 'host-address-unknown'
   | 'host-page-missing'
   | 'host-page-poisoned';
+
+/** On which machines and targets an obstacle cannot be met. */
+export const limitsOf = (obstacle: Obstacle): Pick<Refusal<never>, 'unreachable' | 'requires'> => ({
+  ...(obstacle.startsWith('private-') && { unreachable: withoutPrivateMemory }),
+  ...(obstacle.endsWith('poisoned') && { requires: 'memory-failure' }),
+});
 
 export interface Found {
   readonly inode: Label;

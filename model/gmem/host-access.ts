@@ -118,6 +118,7 @@ const pageRows = <A extends Access>(command: string): readonly Guard<A>[] => [
   },
   {
     id: `${command}/poisoned`,
+    requires: 'memory-failure',
     result: 'SIGBUS',
     outcome: () => SIGBUS,
     when: 'the page has had a memory failure; where this mapping showed it, also after the page was punched out',

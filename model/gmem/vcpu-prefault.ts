@@ -12,6 +12,7 @@ import {
   gfnAt,
   guestTop,
   isFound,
+  limitsOf,
   mapGfns,
   resolveGfn,
   vmOfVcpu,
@@ -36,6 +37,7 @@ const FAULTIN = 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()';
 const obstacle = (name: Obstacle, errno: Errno, when: string, source: string): Guard<PreFault> => ({
   id: `vcpu.prefault/${name}`,
   group: 'fault',
+  ...limitsOf(name),
   errno,
   when,
   source,
@@ -46,6 +48,7 @@ const obstacle = (name: Obstacle, errno: Errno, when: string, source: string): G
 const silent = (name: Obstacle, unmodelled: string, when: string): Guard<PreFault> => ({
   id: `vcpu.prefault/${name}`,
   group: 'fault',
+  ...limitsOf(name),
   unmodelled,
   when,
   source: FAULTIN,
@@ -126,6 +129,7 @@ export const vcpuPrefault = defineTransition({
       source: 'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault(), make_mmu_pages_available()',
       violated: (_args, state) => !state.config.machine.twoDimensionalPaging,
       unreachable: (machine) => (machine.twoDimensionalPaging ? 'the machine has two-dimensional paging' : undefined),
+      stopsAll: (machine) => (machine.twoDimensionalPaging ? undefined : 'the machine has no two-dimensional paging'),
     },
     {
       id: 'vcpu.prefault/beyond-guest-physical',

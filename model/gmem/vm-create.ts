@@ -1,5 +1,6 @@
 import { VM_TYPE } from '../core/abi.ts';
 import { fd, fresh, u64 } from '../core/domain.ts';
+import type { Machine } from '../core/machine.ts';
 import { pick } from '../core/random.ts';
 import { EMPTY } from '../core/ranges.ts';
 import { DEVICE, withEntry, withFd, type State, type Vm } from '../core/state.ts';
@@ -10,6 +11,10 @@ const isSupported = (state: State, type: bigint): boolean =>
 
 /** Whether the VM has private memory. Source: arch/x86/kvm/x86.c: kvm_arch_init_vm(). */
 export const hasPrivateMemory = (vm: Vm): boolean => vm.type === VM_TYPE.SW_PROTECTED;
+
+/** Why nothing on the machine is private, where that is so. */
+export const withoutPrivateMemory = ({ vmTypes }: Machine): string | undefined =>
+  (vmTypes & (1n << VM_TYPE.SW_PROTECTED)) === 0n ? 'no type of VM on the machine has private memory' : undefined;
 
 export const vmCreate = defineTransition({
   name: 'vm.create',
