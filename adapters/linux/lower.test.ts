@@ -23,7 +23,7 @@ const hex = (number: bigint): string => `0x${BigInt.asUintN(64, number).toString
 /** As a step reads; results by the number of their step from the first of the program's on, negative where the kit's own. */
 function print(step: Step | undefined, first: number): string {
   const operand = (each: Operand): string => {
-    if (each.kind === 'value') return each.symbol ?? hex(each.value);
+    if (each.kind === 'value') return typeof each.names === 'string' ? each.names : hex(each.value);
     if (each.kind === 'result') return `r${each.step - first}${each.plus === 0n ? '' : `+${hex(each.plus)}`}`;
     return each.kind === 'address' ? '&' : '*';
   };
@@ -111,10 +111,13 @@ describe('a command', () => {
     expect(lowered(text).steps).toEqual(steps);
   });
 
-  const structs = (text: string, name: string) =>
-    lowered(text).calls.segments.flatMap(({ layout, bytes }) =>
-      layout?.name === name ? [Buffer.from(bytes).toString('hex')] : [],
-    );
+  const structs = (text: string, name: string) => {
+    const { calls, legend } = lowered(text);
+    const places = legend.variables.filter(({ layout }) => layout.name === name).map(({ offset }) => offset);
+    return calls.segments
+      .filter(({ offset }) => places.includes(offset))
+      .map(({ bytes }) => Buffer.from(bytes).toString('hex'));
+  };
   const word = (number: bigint, bytes = 8): string => {
     const buffer = Buffer.alloc(8);
     buffer.writeBigUInt64LE(number);
@@ -247,8 +250,8 @@ function areaOf({ dataBytes, segments }: CallProgram): DataView {
 const field = (area: DataView, at: number, { fields }: Layout, name: string): bigint =>
   area.getBigUint64(at + (fields[name]?.offset ?? 0), true);
 
-const structsOf = ({ segments }: CallProgram, wanted: Layout): readonly number[] =>
-  segments.flatMap(({ offset, layout }) => (layout === wanted ? [offset] : []));
+const structsOf = ({ legend }: LoweredProgram, wanted: Layout): readonly number[] =>
+  legend.variables.flatMap(({ offset, layout }) => (layout === wanted ? [offset] : []));
 
 const isIoctl = (step: Step | undefined, request: bigint): boolean =>
   step?.kind === 'call' &&
@@ -257,11 +260,10 @@ const isIoctl = (step: Step | undefined, request: bigint): boolean =>
   step.args[1].value === request;
 
 /** The slot that is the kit's own: its host address is one of the data area. */
-function hideoutOf({
-  calls,
-}: LoweredProgram): { slot: bigint; gpa: bigint; bytes: bigint; offset: number } | undefined {
+function hideoutOf(lowered: LoweredProgram): { slot: bigint; gpa: bigint; bytes: bigint; offset: number } | undefined {
+  const { calls } = lowered;
   const area = areaOf(calls);
-  for (const at of structsOf(calls, REGION)) {
+  for (const at of structsOf(lowered, REGION)) {
     const put = calls.steps.find((step) => step.kind === 'put' && step.offset === at + 24);
     if (put?.kind !== 'put' || put.operand.kind !== 'address') continue;
     const slot = BigInt(area.getUint32(at, true));
@@ -327,7 +329,7 @@ describe('any program', () => {
       if (hideout === undefined) return;
       walked++;
       const area = areaOf(result.calls);
-      const shown = pagesShown(area, hideout, sregsOf(result.calls, area));
+      const shown = pagesShown(area, hideout, sregsOf(result, area));
       const touched = commands.flatMap(({ name, args }) =>
         name === 'guest.load' || name === 'guest.store' ? [args.gpa] : [],
       );
@@ -348,8 +350,8 @@ describe('any program', () => {
   });
 });
 
-const sregsOf = (calls: CallProgram, area: DataView): bigint =>
-  field(area, structsOf(calls, SREGS)[0] ?? 0, SREGS, 'cr3');
+const sregsOf = (lowered: LoweredProgram, area: DataView): bigint =>
+  field(area, structsOf(lowered, SREGS)[0] ?? 0, SREGS, 'cr3');
 
 /** Every virtual page that four levels of tables show, as a processor walks them. */
 function pagesShown(

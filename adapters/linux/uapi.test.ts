@@ -29,7 +29,7 @@ test.each([
   ['struct kvm_memory_attributes: attributes', uapi.MEMORY_ATTRIBUTES, 'attributes', 16, 8],
   ['struct kvm_pre_fault_memory: flags', uapi.PRE_FAULT_MEMORY, 'flags', 16, 8],
 ])('%s', (_name, layout, field, offset, bytes) => {
-  expect(layout.fields[field]).toEqual({ offset, bytes });
+  expect(layout.fields[field]).toMatchObject({ offset, bytes });
 });
 
 /** What C has for a name, where the headers of this system know it; `when` is a macro that came with it. */
@@ -99,9 +99,9 @@ const CONSTANTS: readonly Constant[] = [
   offset('struct kvm_run', 'internal.suberror', RUN.suberror),
   offset('struct kvm_run', 'internal.data', RUN.internalData),
   { name: 'sizeof struct stat', c: 'sizeof(struct stat)', ours: BigInt(STAT.bytes) },
-  offset('struct stat', 'st_mode', STAT.mode.offset),
-  offset('struct stat', 'st_size', STAT.size.offset),
-  offset('struct stat', 'st_blocks', STAT.blocks.offset),
+  offset('struct stat', 'st_mode', STAT.fields.st_mode.offset),
+  offset('struct stat', 'st_size', STAT.fields.st_size.offset),
+  offset('struct stat', 'st_blocks', STAT.fields.st_blocks.offset),
   { name: 'sizeof struct utsname', c: 'sizeof(struct utsname)', ours: BigInt(UTSNAME.bytes) },
   offset('struct utsname', 'release', UTSNAME.release),
 ];
