@@ -23,6 +23,8 @@ export interface TargetOptions {
   /** Path of a kernel image, and of its modules. */
   readonly kernel?: string | undefined;
   readonly modules?: string | undefined;
+  /** Added to the kernel's command line. */
+  readonly append?: string | undefined;
 }
 
 interface OpenOptions extends TargetOptions {

@@ -57,6 +57,9 @@ export const kernelOption = (): Option =>
 export const modulesOption = (): Option =>
   new Option('--modules <folder>', 'for --target qemu: the modules of that kernel, as in /lib/modules/RELEASE');
 
+export const appendOption = (): Option =>
+  new Option('--append <text>', 'for --target qemu: more for the command line of the kernel, such as kvm_amd.npt=0');
+
 export const profileOption = (fallback = DEFAULT_PROFILE): Option =>
   new Option(
     '--profile <name>',

@@ -7,6 +7,7 @@ import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
 import {
   DEFAULT_TARGET,
+  appendOption,
   kernelOption,
   modulesOption,
   profileOption,
@@ -30,6 +31,7 @@ export const addReplay = (program: Command): Command =>
     .addOption(profileOption("the program's own"))
     .addOption(kernelOption())
     .addOption(modulesOption())
+    .addOption(appendOption())
     .option('--c <file>', 'write a C program there as well that does the same on a kernel; - for standard output')
     .addHelpText(
       'after',

@@ -21,6 +21,7 @@ import {
   chooseSeed,
   DEFAULT_TARGET,
   maxCommandsOption,
+  appendOption,
   kernelOption,
   modulesOption,
   profileOption,
@@ -66,6 +67,7 @@ export const addRun = (program: Command): Command =>
     .addOption(profileOption())
     .addOption(kernelOption())
     .addOption(modulesOption())
+    .addOption(appendOption())
     .addOption(runsOption())
     .addOption(seedOption())
     .addOption(maxCommandsOption())

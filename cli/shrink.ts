@@ -11,6 +11,7 @@ import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
 import {
   DEFAULT_TARGET,
+  appendOption,
   kernelOption,
   modulesOption,
   profileOption,
@@ -39,6 +40,7 @@ export const addShrink = (program: Command): Command =>
     .addOption(profileOption("the program's own"))
     .addOption(kernelOption())
     .addOption(modulesOption())
+    .addOption(appendOption())
     .addOption(sameRuleOption())
     .option('--output <file>', 'write the shrunk program there as well')
     .addHelpText(

@@ -86,7 +86,7 @@ function prepare(lowering: Lowering, commands: readonly Command[], machine: Mach
   const guest =
     pages.length === 0 && machine.twoDimensionalPaging
       ? undefined
-      : new Guest(lowering, hide(commands, machine, Guest.room(pages.length)), pages, machine.guestPhysicalBits);
+      : new Guest(lowering, hide(commands, machine, Guest.room(pages.length)), pages, machine.vcpuPhysicalBits);
   return { lowering, file, guest, furnishes, active: vcpus, runs: new Map() };
 }
 
@@ -141,7 +141,7 @@ const STRETCH = 512n;
 function hide(commands: readonly Command[], machine: Machine, bytes: number): Hideout {
   const slots = new Set(commands.flatMap(({ name, args }) => (name === 'slot.set' ? [args.slot & U16_MAX] : [])));
   const taken = commands.map(rangeOf).filter(([start, end]) => end > start);
-  const top = 1n << BigInt(machine.guestPhysicalBits);
+  const top = 1n << BigInt(machine.vcpuPhysicalBits);
   const size = BigInt(bytes);
   const gpa =
     highestGap(taken, top, size) ??

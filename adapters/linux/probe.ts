@@ -93,6 +93,7 @@ export function question(): Question {
           twoDimensionalPaging,
           addressSpaces: Math.max(Number(cap(CAP.MULTI_ADDRESS_SPACE)), 1),
           guestPhysicalBits: twoDimensionalPaging ? physicalBits(outputs[cpuid]) : MOST_PHYSICAL_BITS,
+          vcpuPhysicalBits: physicalBits(outputs[cpuid]),
           userTop: (result(fifth) === 0n ? FIVE_LEVELS_TOP : FOUR_LEVELS_TOP) - PAGE_SIZE,
           maxVcpuIds: cap(CAP_MAX_VCPU_ID),
           maxVcpus: cap(CAP_MAX_VCPUS),

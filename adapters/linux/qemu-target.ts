@@ -20,15 +20,17 @@ interface QemuTargetOptions {
   /** Path of a bzImage; without it, the newest kernel that was fetched or built. */
   readonly kernel?: string | undefined;
   readonly modules?: string | undefined;
+  /** Added to the kernel's command line. */
+  readonly append?: string | undefined;
 }
 
 /** Boots the kernel. Throws UnavailableError. */
-export async function openQemu({ kernel, modules }: QemuTargetOptions): Promise<KernelTarget> {
+export async function openQemu({ kernel, modules, append }: QemuTargetOptions): Promise<KernelTarget> {
   const chosen = kernel === undefined ? cachedKernels().at(-1) : { image: kernel, ...(modules && { modules }) };
   if (chosen === undefined)
     throw new UnavailableError('there is no kernel: give --kernel IMAGE, or fetch one with scripts/debian-kernel');
   try {
-    return await KernelTarget.open(new QemuHost(chosen));
+    return await KernelTarget.open(new QemuHost(chosen, append));
   } catch (error) {
     throw error instanceof QemuFailure ? new UnavailableError(error.message) : error;
   }
@@ -38,11 +40,13 @@ export async function openQemu({ kernel, modules }: QemuTargetOptions): Promise<
 class QemuHost implements Host {
   readonly name = 'qemu';
   readonly #kernel: Kernel;
+  readonly #append: string | undefined;
   #machine: QemuMachine | undefined;
   #told = 0;
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, append: string | undefined) {
     this.#kernel = kernel;
+    this.#append = append;
   }
 
   async connect(): ReturnType<QemuMachine['connect']> {
@@ -51,7 +55,10 @@ class QemuHost implements Host {
 
   async #running(): Promise<QemuMachine> {
     if (this.#machine !== undefined) return this.#machine;
-    const machine = await startQemu({ kernel: this.#kernel });
+    const machine = await startQemu({
+      kernel: this.#kernel,
+      ...(this.#append !== undefined && { append: this.#append }),
+    });
     this.#told = machine.log.mark();
     void machine.exited.then(() => {
       if (this.#machine === machine) this.#machine = undefined;

@@ -53,7 +53,7 @@ const MODULES_UNDER = { tcg: MODULES, kvm: [...MODULES, 'kvm_intel'] } as const;
 
 /** Resolves when an agent can be started. Throws QemuFailure; NoCompiler or CompileFailed where there is no agent. */
 export async function startQemu(options: QemuOptions): Promise<QemuMachine> {
-  const { kernel, memoryMiB = 512, cpus = 2, accel = 'auto', timeoutMs = 60_000, append = '' } = options;
+  const { kernel, memoryMiB = 512, cpus = 1, accel = 'auto', timeoutMs = 60_000, append = '' } = options;
   const qemu = qemuPath();
   if (qemu === undefined) throw new QemuFailure(`there is no ${QEMU}: apt-get install qemu-system-x86`);
   if (!existsSync(kernel.image)) throw new QemuFailure(`there is no kernel ${kernel.image}`);

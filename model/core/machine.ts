@@ -10,8 +10,10 @@ export interface Machine {
   readonly twoDimensionalPaging: boolean;
   /** Memslot address spaces of a VM without private memory: 2 where the kernel has SMM, else 1. */
   readonly addressSpaces: number;
-  /** Guest frames are numbered below 2^(this − 12). */
+  /** Guest frames of slots are numbered below 2^(this − 12). Source: kvm_mmu_max_gfn(). */
   readonly guestPhysicalBits: number;
+  /** vCPUs are told that their physical addresses have so many bits (CPUID 0x80000008); they name nothing beyond. */
+  readonly vcpuPhysicalBits: number;
   /** First address past what a process may name. Source: TASK_SIZE_MAX, access_ok(). */
   readonly userTop: bigint;
   /** KVM_CREATE_VCPU takes ids below this one (KVM_CAP_MAX_VCPU_ID). */
@@ -32,6 +34,7 @@ export const FULL_MACHINE: Machine = {
   twoDimensionalPaging: true,
   addressSpaces: 2,
   guestPhysicalBits: 52,
+  vcpuPhysicalBits: 52,
   userTop: 0x7fff_ffff_f000n,
   maxVcpuIds: 4096n,
   maxVcpus: 4n,

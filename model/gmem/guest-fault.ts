@@ -131,7 +131,7 @@ export function mapGfns(state: State, vmLabel: Label, found: Found, gfn: number,
 export const gfnAt = (gpa: bigint): number => Number(gpa >> PAGE_SHIFT);
 
 /** First address past what a guest can name. */
-export const guestTop = (state: State): bigint => 1n << BigInt(state.config.machine.guestPhysicalBits);
+export const guestTop = (state: State): bigint => 1n << BigInt(state.config.machine.vcpuPhysicalBits);
 
 /** A frame of a slot whose access meets the obstacle, for generators that aim at it; near the slots' edges only. */
 export function findObstacle(state: State, vmLabel: Label, wanted: Obstacle): number | undefined {
