@@ -2,9 +2,10 @@
 import type { Config } from 'jest';
 import { project } from './jest.config.ts';
 
-/** Tests that boot kernels in QEMU. Not part of `npm test`; without QEMU or a kernel they are skipped and say so. */
+/** Tests on kernels: this machine's, and those in QEMU. Not part of `npm test`; what a machine lacks is left out and said so. */
 const config: Config = {
   ...project('kernel', ['adapters/**/*.kernel.test.ts']),
+  globalSetup: '<rootDir>/jest.kernel.setup.ts',
   maxWorkers: 1,
   testTimeout: 120_000,
 };

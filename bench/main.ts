@@ -4,17 +4,18 @@
  */
 import { Argument, Command, InvalidArgumentError, Option } from 'commander';
 import { spawnSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { cpSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isMainThread } from 'node:worker_threads';
 import type { Bench } from './bench.ts';
+import { KERNEL } from './kernel.ts';
 import { huntInThread, KILLS } from './kills.ts';
 import { say } from './print.ts';
 import { SHRINK } from './shrink.ts';
 import { SIZE } from './size.ts';
 import { THROUGHPUT } from './throughput.ts';
 
-const BENCHES: readonly Bench[] = [THROUGHPUT, KILLS, SIZE, SHRINK];
+const BENCHES: readonly Bench[] = [THROUGHPUT, KILLS, SIZE, SHRINK, KERNEL];
 
 interface Options {
   readonly quick: boolean;
@@ -53,6 +54,8 @@ function runCompiled(source: string): void {
   const here = dirname(source);
   const tsc = join(here, '../node_modules/typescript/bin/tsc');
   const compiled = join(here, '../node_modules/.cache/gmem-bench/bench/main.js');
+  // Programs in C are compiled when they are needed, from beside the package's root.
+  cpSync(join(here, '../agent'), join(compiled, '../../agent'), { recursive: true });
   for (const args of [
     [tsc, '-p', join(here, 'tsconfig.build.json')],
     [compiled, ...process.argv.slice(2)],

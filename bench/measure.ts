@@ -62,3 +62,7 @@ export async function takeTurns(
 /** How much more processor time `one` takes for a unit than `other`: the median of the ratios of each round. */
 export const cpuRatio = (one: Measured, other: Measured): number =>
   median(one.samples.map(({ cpu }, round) => cpu / (other.samples[round] as Sample).cpu));
+
+/** The same of time that passes: where the work is done in another process. */
+export const wallRatio = (one: Measured, other: Measured): number =>
+  median(one.samples.map(({ wall }, round) => wall / (other.samples[round] as Sample).wall));

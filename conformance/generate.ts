@@ -78,6 +78,7 @@ export class Generator {
       const next = this.#next(random, deck, goals, writer);
       if (next === undefined) continue;
       const { command, goal } = next;
+      if (!isExpressible(this.#specification.transition(command.name), command.args)) continue;
       const step = this.#specification.step(writer.state, command);
       if (goal?.guard.id === step.rule) goal.reached++;
       if (step.unmodelled !== undefined && this.#isStale(step.rule, random)) continue;
@@ -151,7 +152,7 @@ export class Generator {
 
   /** One of the goals that were reached least. */
   #rareGoal(random: Random): Goal {
-    return rarest(random, this.#goals, 6, ({ reached }) => reached);
+    return rarest(random, this.#goals, 10, ({ reached }) => reached);
   }
 }
 
@@ -253,6 +254,16 @@ function echo(
   const echoed = { ...args };
   for (const name of shared(earlier)) if (random.below(3) > 0) echoed[name] = earlier.args[name] as ArgValue;
   return echoed;
+}
+
+/** Whether every number has room in its field: what is computed from other numbers may have outgrown it. */
+function isExpressible(transition: AnyTransition, args: Args): boolean {
+  for (const [name, { min, max }] of argumentsOf(transition)) {
+    if (min === undefined || max === undefined) continue;
+    const value = args[name] as bigint;
+    if (value < min || value > max) return false;
+  }
+  return true;
 }
 
 function withWild(transition: AnyTransition, args: Args, random: Random, state: State): Args {

@@ -146,7 +146,7 @@ describe('an entry', () => {
   });
 
   it('is changed where something else is observed, and excuses that for the rest of the run', async () => {
-    const strange = withRow(UNALIGNED, (row) => [{ ...row, errno: 'EFBIG' } as typeof row]);
+    const strange = withRow(UNALIGNED, (row) => [{ ...row, errno: 'EFBIG' }]);
     const { verdict, programs, known, failure } = await run(strange, { divergences: [ENTRY] });
     expect([verdict, programs, failure]).toEqual(['diverges', OPTIONS.runs, undefined]);
     const note = expect.stringMatching(/^observed EFBIG instead of ok: correct the entry/);

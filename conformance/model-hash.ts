@@ -3,7 +3,7 @@ import { ALL_CAPABILITIES } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { printOutcome } from '../model/core/outcome.ts';
 import { FULL_MACHINE, PROFILES } from '../model/core/profile.ts';
-import { Specification } from '../model/core/specification.ts';
+import { Specification, type AnyTransition } from '../model/core/specification.ts';
 import { factsOfState } from '../model/facts-of-state.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
 import { Generator } from './generate.ts';
@@ -28,13 +28,16 @@ export function modelHash(): string {
     const specification = new Specification({ profile, machine: FULL_MACHINE }, CATALOGUE);
     hash.update(`${profile.id}\n`);
     for (const { name, mayAlso, mayLeavePrefix } of specification.transitions.values())
-      hash.update(`${name}\t${mayAlso.join()}\t${mayLeavePrefix === true}\n`);
+      hash.update(`${name}\t${mayAlso.map(conditionOf).join()}\t${mayLeavePrefix === true}\n`);
     for (const rule of specification.rules()) hash.update(`${rule.id}\t${rule.kind}\t${rule.result}\t${rule.when}\n`);
     probe(specification, hash);
   }
   for (const { id, sentence } of [...INVARIANTS, SECRECY]) hash.update(`${id}\t${sentence}\n`);
   return (cached = hash.digest('hex').slice(0, 12));
 }
+
+const conditionOf = (error: AnyTransition['mayAlso'][number]): string =>
+  typeof error === 'string' ? error : `${error.errno} ${error.when}`;
 
 /** Function source text differs between builds; what functions do does not. */
 function probe(specification: Specification, hash: Hash): void {

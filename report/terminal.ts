@@ -146,10 +146,7 @@ function printKnown({ knownDivergences }: Report, colors: Colors): readonly stri
   const unexplained = knownDivergences.filter(isUnexplained).map(({ id }) => id);
   return [
     '',
-    field(
-      'known',
-      `${plural(here.length, 'divergence')}, in ${plural(_.sumBy(here, 'programs'), 'program')}, checked up to there`,
-    ),
+    field('known', `${plural(here.length, 'divergence')}, met by ${plural(_.sumBy(here, 'programs'), 'program')}`),
     ...aligned(here.map(({ id, programs, reason }): Row => [id, `${plural(programs, 'program')}; ${reason}`])),
     ...group(colors.red('stale:'), noted('stale')),
     ...group(colors.red('changed:'), noted('changed')),

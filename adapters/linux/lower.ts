@@ -129,30 +129,56 @@ function whoTouches(commands: readonly Command[]): Touching {
 }
 
 /**
- * A slot number and a place in guest physical memory that the program does not speak of; where it speaks of all memory,
- * the last place in it, and the kit's slot steps aside for commands that collide with it.
+ * Ranges of more bytes than so many times the memory of a program are never accepted: the kernel needs ten bytes and
+ * more for each page. Source: model/gmem/memory-budget.ts.
+ */
+const STRETCH = 512n;
+
+/**
+ * A slot number and a place in guest physical memory that the program does not speak of. Where it speaks of all memory,
+ * it is a place that only refused commands speak of, and the kit's slot steps aside for them.
  */
 function hide(commands: readonly Command[], machine: Machine, bytes: number): Hideout {
-  const taken: (readonly [bigint, bigint])[] = [];
-  const slots = new Set<bigint>();
-  for (const { name, args } of commands) {
-    if (name === 'slot.set') slots.add(args.slot & U16_MAX);
-    const [start, size] =
-      name === 'slot.set' || name === 'vcpu.prefault'
-        ? [args.gpa, args.size]
-        : name === 'attributes.set'
-          ? [args.address, args.size]
-          : name === 'guest.load' || name === 'guest.store'
-            ? [args.gpa & ~PAGE_MASK, PAGE_SIZE]
-            : [0n, 0n];
-    if (size > 0n) taken.push([start, start + size]);
-  }
-  const size = BigInt(bytes);
+  const slots = new Set(commands.flatMap(({ name, args }) => (name === 'slot.set' ? [args.slot & U16_MAX] : [])));
+  const taken = commands.map(rangeOf).filter(([start, end]) => end > start);
   const top = 1n << BigInt(machine.guestPhysicalBits);
-  let end = top;
-  for (const [from, to] of taken.sort(([, a], [, b]) => (a < b ? 1 : a > b ? -1 : 0)))
-    if (to > end - size && from < end) end = from & ~PAGE_MASK;
+  const size = BigInt(bytes);
+  const gpa =
+    highestGap(taken, top, size) ??
+    highestGap(
+      taken.filter(([start, end]) => end - start <= STRETCH * machine.memoryBytes),
+      top,
+      size,
+    );
+  if (gpa === undefined) throw new RangeError('the program leaves no guest memory for the code of its vCPUs');
   let slot = KVM_USER_MEM_SLOTS - 1n;
   while (slots.has(slot)) slot--;
-  return { slot, gpa: (end < size ? top : end) - size };
+  return { slot, gpa };
+}
+
+/** Guest addresses from the first up to the second. */
+type Range = readonly [bigint, bigint];
+
+/** What a command speaks of; nothing, for most. */
+function rangeOf({ name, args }: Command): Range {
+  switch (name) {
+    case 'slot.set':
+    case 'vcpu.prefault':
+      return [args.gpa, args.gpa + args.size];
+    case 'attributes.set':
+      return [args.address, args.address + args.size];
+    case 'guest.load':
+    case 'guest.store':
+      return [args.gpa & ~PAGE_MASK, (args.gpa & ~PAGE_MASK) + PAGE_SIZE];
+    default:
+      return [0n, 0n];
+  }
+}
+
+/** The highest page below `top` from which on so many bytes are free. */
+function highestGap(taken: readonly Range[], top: bigint, size: bigint): bigint | undefined {
+  let end = top;
+  for (const [from, to] of taken.toSorted(([, a], [, b]) => (a < b ? 1 : a > b ? -1 : 0)))
+    if (to > end - size && from < end) end = from & ~PAGE_MASK;
+  return end < size ? undefined : end - size;
 }

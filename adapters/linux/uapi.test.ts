@@ -129,7 +129,8 @@ ${CONSTANTS.map(({ c, when }, index) => {
 
 const folder = mkdtempSync(join(tmpdir(), 'gmem-uapi-'));
 const program = join(folder, 'uapi');
-const build = spawnSync('cc', ['-x', 'c', '-o', program, '-'], { input: SOURCE, encoding: 'utf8' });
+const { CC: compiler = 'cc' } = process.env;
+const build = spawnSync(compiler, ['-x', 'c', '-o', program, '-'], { input: SOURCE, encoding: 'utf8' });
 const noCompiler = build.error !== undefined || /linux\/kvm.h: No such file/.test(build.stderr);
 if (noCompiler) rmSync(folder, { recursive: true });
 const suite = noCompiler ? describe.skip : describe;

@@ -12,7 +12,8 @@ export interface Domain<T extends ArgValue = ArgValue> {
   readonly kind: 'integer' | 'fd' | 'mapping' | 'fresh' | 'choice' | 'address';
   /** For documents: `u64`, `fd of a vm`, … */
   readonly describe: string;
-  /** The largest value of an integer. */
+  /** The least and the largest value of an integer. */
+  readonly min?: bigint;
   readonly max?: bigint;
   print(value: T): string;
   /** Throws a RangeError that says what is wanted. */
@@ -74,6 +75,7 @@ function integer(describe: string, min: bigint, max: bigint, boundaries: readonl
   return {
     kind: 'integer',
     describe,
+    min,
     max,
     print: printInteger,
     parse: (text) => parseInteger(text, min, max),
