@@ -34,7 +34,9 @@ function reproduced({ specification, program, place }: Loaded): ReturnType<typeo
     const reproducer = reproduce(specification, program);
     if (reproducer.expectations.length > 0) return reproducer;
   } catch (error) {
-    throw error instanceof NotExecutable ? new UsageError(`${place(error.at)}: no C for it: ${error.message}`) : error;
+    if (!(error instanceof RangeError)) throw error;
+    const at = error instanceof NotExecutable ? error.at : 0;
+    throw new UsageError(`${place(at)}: no C for it: ${error.message}`);
   }
   throw new UsageError(`${place(0)}: no C for it: the specification takes no position on the first command`);
 }

@@ -32,7 +32,7 @@ const ASKED = [
 ] as const;
 
 /** What a program may take of the machine: not what there is, for others live there too. */
-const PROGRAM_MEMORY = 64n << 20n;
+export const PROGRAM_MEMORY = 64n << 20n;
 
 /** Built into the kernel, both makers' modules are there; then the processor tells which one is at work. */
 const BACK_ENDS = ['kvm_pvm', 'kvm_intel', 'kvm_amd'] as const;

@@ -6,20 +6,31 @@ import type { Machine } from '../../model/core/profile.ts';
 import { printCommand, type Program } from '../../model/core/program.ts';
 import { Specification, type Step } from '../../model/core/specification.ts';
 import type { Reproducer, Requirement } from './c-source.ts';
-import { lower } from './lower.ts';
+import { lower, NotExecutable, type LoweredProgram } from './lower.ts';
+import { PROGRAM_MEMORY } from './probe.ts';
 
 /** All of the file but for the comment at its top. Throws NotExecutable where it takes more than a kernel. */
 export function reproduce(specification: Specification, program: Program): Omit<Reproducer, 'about'> {
   const expected = expectedOf(specification, program);
   const executed = program.slice(0, expected.length);
   return {
-    lowered: lower(executed, specification.config.machine),
+    lowered: lowerAnyway(executed, specification.config.machine),
     expectations: expected.map((step, index) => ({
       ...step,
       command: printCommand(specification, executed[index] as Program[number]),
     })),
     requirements: requirementsOf(specification, program, expected),
   };
+}
+
+/** A machine with more memory than any kernel gives a program, in which slots may leave no room for anything else. */
+function lowerAnyway(program: Program, machine: Machine): LoweredProgram {
+  try {
+    return lower(program, machine);
+  } catch (error) {
+    if (error instanceof NotExecutable || machine.memoryBytes <= PROGRAM_MEMORY) throw error;
+    return lower(program, { ...machine, memoryBytes: PROGRAM_MEMORY });
+  }
 }
 
 /** What is expected of each command, up to where the specification falls silent: nothing from there on is executed. */
