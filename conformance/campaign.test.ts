@@ -71,7 +71,7 @@ describe('a campaign', () => {
   });
 
   it('says of each invariant how often it held, or that it could not be seen', async () => {
-    const { invariants } = await runCampaign(specification, simulatorTarget(), { ...OPTIONS, runs: 400 });
+    const { invariants } = await runCampaign(specification, simulatorTarget(), { ...OPTIONS, runs: 2000 });
     expect(invariants.map(({ id }) => id)).toEqual([...INVARIANTS.map(({ id }) => id), SECRECY.id]);
     expect(invariants.filter(({ status, checks }) => status !== 'held' || checks === 0)).toEqual([]);
   });

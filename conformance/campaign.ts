@@ -17,7 +17,7 @@ import { smallestFailure } from './smallest.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
 
 /** What a run takes by default: enough to reach every rule that can be reached, and over in seconds on a fast target. */
-export const DEFAULT_BUDGET = { runs: 10_000, maxCommands: 80 } as const;
+export const DEFAULT_BUDGET = { runs: 15_000, maxCommands: 80 } as const;
 
 export interface CampaignOptions extends Omit<FailureOptions, 'isKnown'>, KnownOptions {
   readonly seed: number;

@@ -1,5 +1,5 @@
 /** A whole program of the model as one program of system calls, and the way back. */
-import { KVM_USER_MEM_SLOTS, PAGE_MASK, PAGE_SIZE, U16_MAX } from '../../model/core/abi.ts';
+import { KVM_MEM_MAX_NR_PAGES, KVM_USER_MEM_SLOTS, PAGE_MASK, PAGE_SIZE, U16_MAX } from '../../model/core/abi.ts';
 import type { Command } from '../../model/catalogue.ts';
 import type { Observation } from '../../model/core/outcome.ts';
 import type { Machine } from '../../model/core/machine.ts';
@@ -129,9 +129,11 @@ function whoTouches(commands: readonly Command[]): Touching {
 }
 
 /**
- * Ranges of more bytes than so many times the memory of a program are never accepted: the kernel needs ten bytes and
- * more for each page. Source: model/gmem/memory-budget.ts.
+ * Longer ranges are never accepted: slots have so many pages at most, and attributes of more frames take more memory
+ * than programs have.
  */
+const LONGEST = KVM_MEM_MAX_NR_PAGES * PAGE_SIZE;
+/** Nor are those of more bytes than so many times that memory. Source: model/gmem/memory-budget.ts. */
 const STRETCH = 512n;
 
 /**
@@ -143,13 +145,9 @@ function hide(commands: readonly Command[], machine: Machine, bytes: number): Hi
   const taken = commands.map(rangeOf).filter(([start, end]) => end > start);
   const top = 1n << BigInt(machine.vcpuPhysicalBits);
   const size = BigInt(bytes);
-  const gpa =
-    highestGap(taken, top, size) ??
-    highestGap(
-      taken.filter(([start, end]) => end - start <= STRETCH * machine.memoryBytes),
-      top,
-      size,
-    );
+  const longest = LONGEST < STRETCH * machine.memoryBytes ? LONGEST : STRETCH * machine.memoryBytes;
+  const acceptable = taken.filter(([start, end]) => end - start <= longest);
+  const gpa = highestGap(taken, top, size) ?? highestGap(acceptable, top, size);
   if (gpa === undefined) throw new RangeError('the program leaves no guest memory for the code of its vCPUs');
   let slot = KVM_USER_MEM_SLOTS - 1n;
   while (slots.has(slot)) slot--;

@@ -54,9 +54,12 @@ export const memoryFail = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
+    // Poison that the host has mapped shows in more ways than one.
+    const mapped = new Set([...state.mappings.values()].map(({ inode }) => inode));
+    const mappedOnly = mapped.size > 1 && random.below(2) === 0;
     const found = [...state.fds].flatMap(([label]) => {
       const inode = inodeOf(state, label);
-      if (inode === undefined) return [];
+      if (inode === undefined || (mappedOnly && !mapped.has(inode))) return [];
       return clip(known(state.inodes, inode).resident, 0, 64).map((range) => ({ fd: label, range }));
     });
     const hit = pickOr(random, found);

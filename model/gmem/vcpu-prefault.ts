@@ -218,6 +218,8 @@ export const vcpuPrefault = defineTransition({
     const slot = pickOr(random, [...known(state.vms, vmOfVcpu(state, vcpu)).slots.values()]);
     if (slot === undefined || slot.id > 0xffff) return undefined;
     const first = choosePage(random, slot.pages);
-    return { vcpu, gpa: bytes(slot.baseGfn + first), size: bytes(1 + random.below(6)), flags: 0n };
+    // A VMM pre-faults what it is about to give to the guest, often a whole slot.
+    const pages = random.below(8) === 0 ? slot.pages - first : 1 + random.below(6);
+    return { vcpu, gpa: bytes(slot.baseGfn + first), size: bytes(pages), flags: 0n };
   },
 });
