@@ -445,14 +445,17 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
     return { vm: vmFd, api, slot, flags, gpa, size: bytes(choosePages(random)), hva, gmem: NO_FD, offset: 0n };
   }
   const first = backing.start + (random.below(3) === 0 ? random.below(Math.min(backing.end - backing.start, 4)) : 0);
-  const pages = 1 + random.below(Math.min(backing.end - first, 8));
+  const rest = Math.min(backing.end - first, 0x7fff_ffff);
+  // A slot of a file that no program fills is for what happens at the end of memory.
+  const whole = rest > 2 ** 30 || random.below(3) === 0;
+  const pages = whole ? rest : 1 + random.below(Math.min(rest, 8));
   return {
     vm: vmFd,
     api: 'v2',
     slot,
     flags: KVM_MEM.GUEST_MEMFD,
     gpa,
-    size: bytes(random.below(3) === 0 ? Math.min(backing.end - first, 0x7fff_ffff) : pages),
+    size: bytes(pages),
     hva,
     gmem: backing.gmem,
     offset: bytes(first),

@@ -217,9 +217,10 @@ export const vcpuPrefault = defineTransition({
     if (vcpu === undefined) return undefined;
     const slot = pickOr(random, [...known(state.vms, vmOfVcpu(state, vcpu)).slots.values()]);
     if (slot === undefined || slot.id > 0xffff) return undefined;
-    const first = choosePage(random, slot.pages);
     // A VMM pre-faults what it is about to give to the guest, often a whole slot.
-    const pages = random.below(8) === 0 ? slot.pages - first : 1 + random.below(6);
+    const whole = random.below(6) === 0;
+    const first = whole ? 0 : choosePage(random, slot.pages);
+    const pages = whole ? slot.pages : 1 + random.below(6);
     return { vcpu, gpa: bytes(slot.baseGfn + first), size: bytes(pages), flags: 0n };
   },
 });
