@@ -61,6 +61,7 @@ describe('a kernel', () => {
         twoDimensionalPaging: false,
         addressSpaces: 1,
         guestPhysicalBits: 52,
+        vcpuPhysicalBits: 46,
         userTop: 0x7fff_ffff_f000n,
         maxVcpuIds: 4096n,
         maxVcpus: 1024n,
