@@ -315,10 +315,12 @@ const bindRows: readonly Row[] = [
       if (file === undefined) return false;
       return args.offset + args.size > bytes(known(state.inodes, known(state.files, file).inode).pages);
     },
-    violate: (args, state) => {
+    violate: (args, state, random) => {
       const file = isGmem(args) ? gmemFile(args, state) : undefined;
       if (file === undefined) return undefined;
-      return { ...args, offset: bytes(known(state.inodes, known(state.files, file).inode).pages) };
+      const end = bytes(known(state.inodes, known(state.files, file).inode).pages);
+      // The second one is negative with the size added, for whoever counts with signs.
+      return { ...args, offset: pick(random, [end, (1n << 63n) - PAGE_SIZE]) };
     },
   },
   { ...bindsTwiceRow, errno: 'EINVAL', only: { before: '7.2' }, source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()' },
