@@ -50,7 +50,7 @@ interface RunOptions extends DivergenceOptions {
 }
 
 /** Programs per mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many as one likes. */
-const GRADE_RUNS = 2000;
+const GRADE_RUNS = 5000;
 
 /** Where many divergences are collected, each must do with less than the shortest program that can be found. */
 const COLLECTING = { collect: true, shrinkBudget: 2000, searchBudget: 0 } as const;
