@@ -107,7 +107,9 @@ describe('a run with known divergences', () => {
         const outcomes = [...(reference.execute(program, profile) as Iterable<Observed>)].map(({ outcome }) => ({
           outcome,
         }));
-        return secret !== undefined && secret !== 1n ? [...outcomes.slice(0, -1), { outcome: fails('EINVAL') }] : outcomes;
+        return secret !== undefined && secret !== 1n
+          ? [...outcomes.slice(0, -1), { outcome: fails('EINVAL') }]
+          : outcomes;
       },
     };
     const { rule: _rule, ...rest } = ENTRY;
