@@ -23,7 +23,7 @@ async function run(
   const child = spawn(
     process.execPath,
     ['--import', 'tsx', 'cli/main.ts', 'run', '--seed', '1', '--runs', '600', ...args],
-    { cwd: ROOT },
+    { cwd: ROOT, env: { ...process.env, FORCE_COLOR: '', NO_COLOR: '1' } },
   );
   child.stdin.end();
   const closed = once(child, 'close');

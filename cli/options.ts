@@ -1,6 +1,7 @@
 /** What several subcommands take, and how it is read. */
 import { InvalidArgumentError, Option } from 'commander';
 import { randomInt } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { targetByName, type TargetOptions } from '../adapters/targets.ts';
@@ -104,6 +105,7 @@ export interface Subject {
 /** Opens the target, gives it with the rules that it is held against, and closes it when all is done. */
 export async function withSubject<T>(options: SubjectOptions, use: (subject: Subject) => Promise<T>): Promise<T> {
   const { target: name = DEFAULT_TARGET, profile } = options;
+  assertFitting(name, options);
   const target = await openTarget(name, options);
   try {
     const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? target.profile?.id ?? DEFAULT_PROFILE;
@@ -111,6 +113,15 @@ export async function withSubject<T>(options: SubjectOptions, use: (subject: Sub
   } finally {
     await target.close?.();
   }
+}
+
+/** What is said of a kernel image must be about one, and one that is there. */
+function assertFitting(name: string, { kernel, modules, append }: SubjectOptions): void {
+  const given = Object.entries({ kernel, modules, append }).find(([, value]) => value !== undefined)?.[0];
+  if (given !== undefined && name !== 'qemu')
+    throw new UsageError(`--${given} is for --target qemu, and the target is ${name}`);
+  for (const path of [kernel, modules])
+    if (path !== undefined && !existsSync(path)) throw new UsageError(`there is no '${path}'`);
 }
 
 export interface SubjectOptions extends TargetOptions {

@@ -55,10 +55,24 @@ export function checkProgram(
     const observations = observe(target, executed, specification.config.profile, checking);
     const judge = (arrived: Iterable<Observed>): ProgramVerdict =>
       compare(checking, program, arrived, expectations, executed.length);
-    return observations instanceof Promise ? observations.then(judge).catch(inconclusive) : judge(observations);
+    return observations instanceof Promise
+      ? observations.then((arrived) => withCrash([...arrived], expectations, judge)).catch(inconclusive)
+      : judge(observations);
   } catch (error) {
     return inconclusive(error);
   }
+}
+
+/** A target that broke has failed the program, whatever else there is to say of it, and whoever excuses that. */
+function withCrash(
+  arrived: readonly Observed[],
+  expectations: readonly Step[],
+  judge: (arrived: readonly Observed[]) => ProgramVerdict,
+): ProgramVerdict {
+  const verdict = judge(arrived);
+  const at = arrived.findIndex(({ outcome }) => outcome.kind === 'crash');
+  const [observed, expected] = [arrived[at], expectations[at]];
+  return observed === undefined || expected === undefined ? verdict : parted(at, expected, observed.outcome);
 }
 
 function compare(

@@ -70,7 +70,7 @@ const KnownDivergence = z
       .min(1)
       .exactOptional()
       .describe(
-        'Rules that leave the target in a state of its own: whatever diverges at or behind a command that one of them decided is excused too',
+        'Rules that leave memory in a state of its own: loads and stores at or behind a command that one of them decided are excused, but for crashes',
       ),
     observed: text('write what was observed instead of what was expected, such as "ok"').describe(
       'What is observed there; * stands for any text',
@@ -277,14 +277,21 @@ function lackingCapability(
 export const describes = (entry: KnownDivergence, divergence: Divergence, command: AnyCommand | undefined): boolean =>
   speaksOf(entry, divergence, command) && fits(entry.observed, divergence.observed);
 
-/** Whether a command of the program, up to the divergence, was decided by a rule behind which nothing can be told. */
+/** Commands that may see what an earlier one has left: they read or write memory. */
+const ACCESS = /^(guest|host)\.(load|store)$/;
+
+/**
+ * Whether the divergence is one of content, at or behind a command that a rule decided behind which content cannot be
+ * told. A crash, a broken invariant and what other commands answer are never excused so.
+ */
 export function isAftermath(
   { after }: KnownDivergence,
-  { at }: Divergence,
+  { at, observed, invariant }: Divergence,
   program: Program,
   specification: Specification,
 ): boolean {
-  if (after === undefined) return false;
+  if (after === undefined || invariant !== undefined || observed.startsWith('crash')) return false;
+  if (!ACCESS.test(program[at]?.name ?? '')) return false;
   let { initial: state } = specification;
   return program.slice(0, at + 1).some((command) => {
     const step = specification.step(state, command);

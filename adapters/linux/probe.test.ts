@@ -119,7 +119,7 @@ describe('a kernel', () => {
 });
 
 test.each([
-  ['6.18.44-fc-v595', 'linux-6.18'],
+  ['6.18.44-custom', 'linux-6.18'],
   ['6.18', 'linux-6.18'],
   ['6.19.3', 'linux-6.18'],
   ['7.2.12+deb13-amd64', 'linux-7.2'],

@@ -41,7 +41,9 @@ class QemuHost implements Host {
   readonly name = 'qemu';
   readonly #kernel: Kernel;
   readonly #append: string | undefined;
+  /** The last one, also when it is gone: what it said is still wanted. */
   #machine: QemuMachine | undefined;
+  #isGone = false;
   #told = 0;
 
   constructor(kernel: Kernel, append: string | undefined) {
@@ -54,15 +56,16 @@ class QemuHost implements Host {
   }
 
   async #running(): Promise<QemuMachine> {
-    if (this.#machine !== undefined) return this.#machine;
+    if (this.#machine !== undefined && !this.#isGone) return this.#machine;
     const machine = await startQemu({
       kernel: this.#kernel,
       ...(this.#append !== undefined && { append: this.#append }),
     });
     this.#told = machine.log.mark();
     void machine.exited.then(() => {
-      if (this.#machine === machine) this.#machine = undefined;
+      if (this.#machine === machine) this.#isGone = true;
     });
+    this.#isGone = false;
     return (this.#machine = machine);
   }
 

@@ -29,12 +29,14 @@ export interface KernelOptions {
   readonly programMs?: number;
 }
 
-const MISSING = 'a kernel does not offer it to a process';
-
 export class KernelTarget implements Target {
   readonly name: string;
   readonly capabilities = new Set<never>();
-  readonly missing = { facts: MISSING, 'memory-failure': MISSING, 'fault-injection': MISSING } as const;
+  readonly missing = {
+    facts: 'what a kernel shows of itself (fdinfo, pagemap) is not read yet',
+    'memory-failure': 'memory failures are not injected into kernels yet',
+    'fault-injection': 'failing allocations are not injected into kernels yet',
+  } as const;
   readonly kernel: Kernel;
   readonly family = 'linux';
   readonly #host: Host;
@@ -93,12 +95,14 @@ export class KernelTarget implements Target {
   /** Once more, with a new agent that tells of every step, to see which command the first one did not survive. */
   async #again(lowered: LoweredProgram, first: AgentFailure): Promise<readonly Observed[]> {
     this.#agent = undefined;
+    // What the kernel said when the first one went: it may have gone as well.
+    const last = await this.#reports();
     try {
-      return await this.#observed(lowered, await this.#run(lowered, true));
+      return await this.#observed(lowered, await this.#run(lowered, true), last);
     } catch (error) {
       if (!(error instanceof AgentFailure)) throw error;
       this.#agent = undefined;
-      const reports = await this.#reports();
+      const reports = joined(last, await this.#reports());
       if (reports === undefined) throw new Error(`${first.message}; once more: ${error.message}`);
       const survived = observations(lowered, { results: error.partial.results, outputs: [] });
       return [...survived.map((outcome) => ({ outcome })), { outcome: { kind: 'crash', message: reports } }];
@@ -111,9 +115,9 @@ export class KernelTarget implements Target {
   }
 
   /** A kernel that complains while it executes a program has failed it, whatever it answered. */
-  async #observed(lowered: LoweredProgram, results: CallResults): Promise<readonly Observed[]> {
+  async #observed(lowered: LoweredProgram, results: CallResults, last?: string): Promise<readonly Observed[]> {
     const observed = observations(lowered, results).map((outcome) => ({ outcome }));
-    const reports = await this.#reports();
+    const reports = joined(last, await this.#reports());
     return reports === undefined
       ? observed
       : [...observed.slice(0, -1), { outcome: { kind: 'crash', message: reports } }];
@@ -129,3 +133,8 @@ export class KernelTarget implements Target {
     await this.#host.close();
   }
 }
+
+const joined = (...reports: readonly (string | undefined)[]): string | undefined => {
+  const told = reports.filter((report) => report !== undefined);
+  return told.length === 0 ? undefined : told.join('\n');
+};
