@@ -90,6 +90,15 @@ describe('checking a program', () => {
     expect(asked).toEqual([0, -1]);
   });
 
+  it('takes a crash for what it is, whatever came before it', async () => {
+    const crash = { outcome: { kind: 'crash', message: 'BUG' } } as const;
+    const target: Target = {
+      ...answering(),
+      execute: async () => [{ outcome: fails('EIO') }, ...right.slice(1, -1), crash],
+    };
+    expect(await check(target)).toMatchObject({ kind: 'diverges', at: 2, observed: 'crash: BUG' });
+  });
+
   it('stops where the specification is silent, and says so', () => {
     const silent = parseProgram(specification, 'fd.close fd=kvm\nmem.unmap mapping=gone\nfd.close fd=null').program;
     const target = answering({ outcome: ok() });

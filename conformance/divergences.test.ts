@@ -6,10 +6,12 @@ import type { Target } from '../adapters/adapter.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
+import { parseProgram } from '../model/core/program.ts';
 import { Specification } from '../model/core/specification.ts';
 import {
   describes,
   inapplicable,
+  isAftermath,
   parseDivergences,
   printDivergences,
   releaseOf,
@@ -205,4 +207,41 @@ describe('an entry', () => {
 
 test('a release is read from what uname tells', () => {
   expect(['6.18.44-amd64', '7.3-rc7', '7.3.4', 'x'].map(releaseOf)).toEqual(['6.18.44', '7.3', '7.3.4', undefined]);
+});
+
+describe('what comes after', () => {
+  const specification = new Specification({ profile: profileById('linux-7.3'), machine: FULL_MACHINE }, CATALOGUE);
+  const { program } = parseProgram(
+    specification,
+    `vm.create vm=vm0 dev=kvm type=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=1 reserved=0
+slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=arena gmem=file0 offset=0
+vcpu.create vcpu=vcpu0 vm=vm0 id=0
+guest.store vcpu=vcpu0 gpa=0 value=1
+host.load mapping=arena offset=0
+cap.check fd=kvm cap=234`,
+  );
+  const entry: KnownDivergence = { ...ENTRY, after: ['guest.store/guest-memory-not-host'] };
+  const excused = (at: number, observed: string, invariant?: string): boolean => {
+    const divergence = { kind: 'diverges', at, rule: 'any', expected: '', observed } as const;
+    return isAftermath(
+      entry,
+      invariant === undefined ? divergence : { ...divergence, invariant },
+      program,
+      specification,
+    );
+  };
+
+  it('is excused where it is what memory holds', () => {
+    expect([excused(4, 'MMIO'), excused(5, 'ok 0x1')]).toEqual([true, true]);
+  });
+
+  it('is not where it is before, or a crash, or an invariant, or no access', () => {
+    expect([excused(3, 'EINVAL'), excused(5, 'crash: BUG'), excused(5, 'ok', 'x'), excused(6, 'EINVAL')]).toEqual([
+      false,
+      false,
+      false,
+      false,
+    ]);
+  });
 });

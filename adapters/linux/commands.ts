@@ -44,8 +44,8 @@ type ArgsOf<N extends Command['name']> = Extract<Command, { readonly name: N }>[
 /** Commands that no released kernel has, or that take more than system calls; and why. */
 export const ABSENT = {
   'gmem.link': 'no released kernel has KVM_LINK_GUEST_MEMFD',
-  'memory.fail': 'no system call makes a page of such a file fail',
-  'fault.slab': 'a process cannot make allocations of the kernel fail',
+  'memory.fail': 'memory failures are not injected into kernels yet',
+  'fault.slab': 'failing allocations are not injected into kernels yet',
 } as const satisfies Partial<Record<Command['name'], string>>;
 export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;
 type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;

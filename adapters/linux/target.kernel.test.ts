@@ -1,9 +1,6 @@
 import { afterEach, expect, it } from '@jest/globals';
 import { checkProgram } from '../../conformance/check.ts';
-import type { Divergence } from '../../conformance/verdict.ts';
-import { GMEM_FLAG, KVM_MEM } from '../../model/core/abi.ts';
-import { parseProgram, printProgram, type Program } from '../../model/core/program.ts';
-import type { Command } from '../../model/catalogue.ts';
+import { parseProgram } from '../../model/core/program.ts';
 import { setTimeout } from 'node:timers/promises';
 import { holdings, isAlive, kernelSuite, WatchedKernel, WHO } from '../../properties/kernel.ts';
 import { AgentHung, spawnAgent } from './agent.ts';
@@ -30,27 +27,6 @@ const withoutEnd = (calls: CallProgram): CallProgram => ({
   ),
 });
 
-/** What KVM is known to do otherwise than it says; docs/disagreements.md has the reasons. */
-function known({ rule, observed, at }: Divergence, program: Program): boolean {
-  const commands = (program as readonly Command[]).slice(0, at + 1);
-  const last = commands.at(-1);
-  if (last?.name === 'slot.set' && rule === 'slot.set/beyond-file')
-    return observed === 'ok' && last.args.offset + last.args.size >= 1n << 63n;
-  // With shadow paging, what lies at the host address is fetched ahead into slots of mappable files.
-  const mappable = new Set(
-    commands.flatMap(({ name, args }) =>
-      name === 'gmem.create' && (args.flags & GMEM_FLAG.MMAP) !== 0n ? [args.file] : [],
-    ),
-  );
-  return (
-    /^(guest|host)\./.test(rule) &&
-    commands.some(
-      ({ name, args }) =>
-        name === 'slot.set' && (args.flags & KVM_MEM.GUEST_MEMFD) !== 0n && args.hva.base !== '' && mappable.size > 0,
-    )
-  );
-}
-
 kernelSuite('a kernel', () => {
   const opened: WatchedKernel[] = [];
   const open = async (options?: KernelOptions): Promise<WatchedKernel> => {
@@ -60,21 +36,6 @@ kernelSuite('a kernel', () => {
   };
   afterEach(async () => {
     for (const { target } of opened.splice(0)) await target.close();
-  });
-
-  it('does what its profile says, but for what is known', async () => {
-    const kernel = await open();
-    const { specification, target } = kernel;
-    const others: string[] = [];
-    let checked = 0;
-    for (const { commands, trace } of kernel.programs(11, 150)) {
-      const verdict = await checkProgram({ specification, target }, commands, trace);
-      if (verdict.kind === 'conforms') checked += verdict.commands;
-      else if (verdict.kind === 'inconclusive' || !known(verdict, commands))
-        others.push(`${JSON.stringify(verdict)}\n${printProgram(specification, commands)}`);
-    }
-    expect(others).toEqual([]);
-    expect(checked).toBeGreaterThan(1000);
   });
 
   it('leaves nothing in the agent: no descriptor, no mapping, no memory', async () => {
