@@ -319,8 +319,12 @@ const bindRows: readonly Row[] = [
       const file = isGmem(args) ? gmemFile(args, state) : undefined;
       if (file === undefined) return undefined;
       const end = bytes(known(state.inodes, known(state.files, file).inode).pages);
-      // The second one is negative with the size added, for whoever counts with signs.
-      return { ...args, offset: pick(random, [end, (1n << 63n) - PAGE_SIZE]) };
+      // The second one is negative with the size added, for whoever counts with signs; a small one, because a kernel
+      // that does goes on to allocate for the slot.
+      return pick(random, [
+        { ...args, offset: end },
+        { ...args, offset: (1n << 63n) - PAGE_SIZE, size: PAGE_SIZE },
+      ]);
     },
   },
   { ...bindsTwiceRow, errno: 'EINVAL', only: { before: '7.2' }, source: 'virt/kvm/guest_memfd.c: kvm_gmem_bind()' },
