@@ -124,7 +124,8 @@ function silentFrom({ coverage, onStep }: Checking, at: number, command: AnyComm
   return { kind: 'conforms', commands: at, unmodelled: { at, rule: expected.rule, reason: expected.unmodelled ?? '' } };
 }
 
-function expectationsOf(specification: Specification, program: Program): readonly Step[] {
+/** What the specification expects of each command. */
+export function expectationsOf(specification: Specification, program: Program): readonly Step[] {
   let { initial: state } = specification;
   return program.map((command) => {
     const step = specification.step(state, command);

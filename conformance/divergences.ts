@@ -18,6 +18,7 @@ import {
 import { parseProgram, ProgramError, type Program } from '../model/core/program.ts';
 import { argumentsOf, Specification, type AnyCommand } from '../model/core/specification.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
+import { expectationsOf } from './check.ts';
 import { SECRECY } from './secret.ts';
 import type { Divergence } from './verdict.ts';
 
@@ -292,12 +293,7 @@ export function isAftermath(
 ): boolean {
   if (after === undefined || invariant !== undefined || observed.startsWith('crash')) return false;
   if (!ACCESS.test(program[at]?.name ?? '')) return false;
-  let { initial: state } = specification;
-  return program.slice(0, at + 1).some((command) => {
-    const step = specification.step(state, command);
-    ({ state } = step);
-    return after.includes(step.rule);
-  });
+  return expectationsOf(specification, program.slice(0, at + 1)).some(({ rule }) => after.includes(rule));
 }
 
 /** The same, whatever was observed. */

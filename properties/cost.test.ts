@@ -4,7 +4,8 @@ import type { Facts } from '../model/core/facts.ts';
 import type { State } from '../model/core/state.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
-import { parse, specify, traceOf } from './support.ts';
+import { expectationsOf } from '../conformance/check.ts';
+import { parse, specify } from './support.ts';
 
 const MIB = 1n << 20n;
 const TIB = 1n << 40n;
@@ -52,7 +53,7 @@ const programs = [MIB, TIB].map((size) => parse(specification, textFor(size)));
 describe('a TiB costs what a MiB costs', () => {
   it('in the state of the specification, after every command', () => {
     const [small, large] = programs.map((program) =>
-      traceOf(specification, program).map(({ rule, state }) => ({ rule, sizes: sizesOf(state) })),
+      expectationsOf(specification, program).map(({ rule, state }) => ({ rule, sizes: sizesOf(state) })),
     );
     expect(large).toEqual(small);
     expect(small?.every(({ rule }) => !rule.includes('beyond'))).toBe(true);

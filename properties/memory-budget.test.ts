@@ -4,7 +4,8 @@ import type { Range } from '../model/core/ranges.ts';
 import type { State } from '../model/core/state.ts';
 import { FULL_MACHINE, PROFILES } from '../model/core/profile.ts';
 import { printProgram } from '../model/core/program.ts';
-import { freshSeed, generated, parse, specify, traceOf } from './support.ts';
+import { expectationsOf } from '../conformance/check.ts';
+import { freshSeed, generated, parse, specify } from './support.ts';
 
 const MIB = 1 << 20;
 const PAGE = 4096;
@@ -65,7 +66,7 @@ describe('a machine with 64 MiB', () => {
     gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000000
     `;
   const last = (line: string): string | undefined =>
-    traceOf(specification, parse(specification, start + line)).at(-1)?.rule;
+    expectationsOf(specification, parse(specification, start + line)).at(-1)?.rule;
 
   it.each([
     ['gmem.fallocate fd=file0 mode=1 offset=0 length=0x1800000', 'gmem.fallocate/allocate'],

@@ -3,13 +3,14 @@ import fc from 'fast-check';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Campaign } from '../conformance/campaign.ts';
+import { expectationsOf } from '../conformance/check.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
 import { ALL_CAPABILITIES, type Capability, type Target } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { headerOf, parseProgram, printProgram, type Program } from '../model/core/program.ts';
-import { Specification, type Step } from '../model/core/specification.ts';
+import { Specification } from '../model/core/specification.ts';
 import { tokenOf } from '../report/json.ts';
 
 /** Where a suite must do the same every time. */
@@ -55,17 +56,7 @@ export const scenarios = (specification: Specification): readonly GeneratedProgr
   scenarioTexts()
     .filter(({ text }) => !text.includes('fault.slab') && !text.includes('gmem.link'))
     .map(({ text }) => parse(specification, text))
-    .map((commands) => ({ commands, trace: traceOf(specification, commands) }));
-
-/** What the specification expects of each command. */
-export function traceOf(specification: Specification, program: Program): readonly Step[] {
-  let state = specification.initial;
-  return program.map((command) => {
-    const step = specification.step(state, command);
-    ({ state } = step);
-    return step;
-  });
-}
+    .map((commands) => ({ commands, trace: expectationsOf(specification, commands) }));
 
 /** How to see the program fail again. The command line knows each target on one machine only. */
 export const replayOf = (specification: Specification, target: Target, program: Program): string =>

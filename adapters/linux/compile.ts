@@ -55,6 +55,16 @@ export function compilerVersion(): string {
   return stdout;
 }
 
+/** Why nothing can be compiled here, or undefined where it can. */
+export function compilerMissing(): string | undefined {
+  try {
+    compilerVersion();
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
 /** The folder of package.json: the tree when run from source, two levels above this file when built. */
 function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));

@@ -1,7 +1,7 @@
 /** The kernel of this machine. */
 import { accessSync, constants } from 'node:fs';
 import { spawnAgent } from './agent.ts';
-import { compilerVersion } from './compile.ts';
+import { compilerMissing } from './compile.ts';
 import { KernelTarget } from './target.ts';
 
 /** Why this machine's kernel cannot be tested, or undefined where it can. */
@@ -15,12 +15,7 @@ export function kvmUnavailable(): string | undefined {
       ? 'there is no /dev/kvm: load kvm_intel or kvm_amd, or give this machine nested virtualization'
       : 'you may not open /dev/kvm: join its group (often `kvm`), or run as root';
   }
-  try {
-    compilerVersion();
-  } catch (error) {
-    return (error as Error).message;
-  }
-  return undefined;
+  return compilerMissing();
 }
 
 export const openKvm = (): Promise<KernelTarget> =>

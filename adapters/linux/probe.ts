@@ -1,7 +1,7 @@
 /** What a kernel says of itself, asked before the first program. */
 import { CAP, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Machine } from '../../model/core/machine.ts';
-import { PROFILES, type Profile } from '../../model/core/profile.ts';
+import { holdsIn, PROFILES, type Profile } from '../../model/core/profile.ts';
 import type { CallProgram, CallResults } from './calls.ts';
 import { errnoName } from './errno.ts';
 import { address, Lowering, value } from './lowering.ts';
@@ -18,17 +18,14 @@ export interface Kernel {
 /** The kernel has no /dev/kvm, or no guest memory files. */
 export class NoGuestMemory extends Error {}
 
-/** KVM_CAP_MAX_VCPUS and KVM_CAP_MAX_VCPU_ID, which no program asks for. */
-const CAP_MAX_VCPUS = 66n;
-const CAP_MAX_VCPU_ID = 128n;
 const ASKED = [
   CAP.GUEST_MEMFD,
   CAP.VM_TYPES,
   CAP.MEMORY_ATTRIBUTES,
   CAP.PRE_FAULT_MEMORY,
   CAP.MULTI_ADDRESS_SPACE,
-  CAP_MAX_VCPUS,
-  CAP_MAX_VCPU_ID,
+  CAP.MAX_VCPUS,
+  CAP.MAX_VCPU_ID,
 ] as const;
 
 /** What a program may take of the machine: not what there is, for others live there too. */
@@ -43,7 +40,6 @@ const FIVE_LEVELS_TOP = 1n << 56n;
 /** Where two-dimensional paging does not limit them, guest frames have as many bits as a page table can hold. */
 const MOST_PHYSICAL_BITS = 52;
 
-/** What kvm_supported_mem_attributes() and the others answer for a kernel that has all of it. */
 interface Question {
   readonly calls: CallProgram;
   readonly answer: (results: CallResults) => Kernel;
@@ -95,8 +91,8 @@ export function question(): Question {
           guestPhysicalBits: twoDimensionalPaging ? physicalBits(outputs[cpuid]) : MOST_PHYSICAL_BITS,
           vcpuPhysicalBits: physicalBits(outputs[cpuid]),
           userTop: (result(fifth) === 0n ? FIVE_LEVELS_TOP : FOUR_LEVELS_TOP) - PAGE_SIZE,
-          maxVcpuIds: cap(CAP_MAX_VCPU_ID),
-          maxVcpus: cap(CAP_MAX_VCPUS),
+          maxVcpuIds: cap(CAP.MAX_VCPU_ID),
+          maxVcpus: cap(CAP.MAX_VCPUS),
           memoryBytes: PROGRAM_MEMORY,
         },
       };
@@ -152,13 +148,7 @@ function textOf(bytes: Uint8Array = new Uint8Array()): string {
 /** The newest profile without proposals that is not newer than the kernel; the oldest where all are. */
 export function profileOf(release: string): Profile {
   const [, major = '0', minor = '0', patch = '0'] = /^(\d+)\.(\d+)(?:\.(\d+))?/.exec(release) ?? [];
-  const number = [Number(major), Number(minor), Number(patch)];
+  const kernel = { release: [Number(major), Number(minor), Number(patch)] as const, features: [] };
   const released = PROFILES.filter(({ features }) => features.length === 0);
-  return released.filter((profile) => !isNewer(profile.release, number)).at(-1) ?? (released[0] as Profile);
-}
-
-function isNewer(release: readonly number[], than: readonly number[]): boolean {
-  for (let part = 0; part < release.length; part++)
-    if (release[part] !== than[part]) return (release[part] ?? 0) > (than[part] ?? 0);
-  return false;
+  return released.findLast((each) => holdsIn(kernel, { since: each.release.join('.') })) ?? (released[0] as Profile);
 }

@@ -1,6 +1,6 @@
 /** A kernel image in a virtual machine. */
 import { UnavailableError } from '../adapter.ts';
-import { compilerVersion } from './compile.ts';
+import { compilerMissing } from './compile.ts';
 import { cachedKernels, type Kernel } from './kernels.ts';
 import { QemuFailure, qemuPath, startQemu, type QemuMachine } from './qemu.ts';
 import { KernelTarget, type Host } from './target.ts';
@@ -8,12 +8,7 @@ import { KernelTarget, type Host } from './target.ts';
 /** Why no kernel can be tested in QEMU here, or undefined where one can. */
 export function qemuUnavailable(): string | undefined {
   if (qemuPath() === undefined) return 'there is no qemu-system-x86_64: apt-get install qemu-system-x86';
-  try {
-    compilerVersion();
-  } catch (error) {
-    return (error as Error).message;
-  }
-  return undefined;
+  return compilerMissing();
 }
 
 interface QemuTargetOptions {

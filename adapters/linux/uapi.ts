@@ -17,7 +17,6 @@ export const SYS = {
   pread64: 17,
   pwrite64: 18,
   msync: 26,
-  madvise: 28,
   dup: 32,
   uname: 63,
   ftruncate: 77,
@@ -42,7 +41,6 @@ export const MAP = {
   SHARED_VALIDATE: 0x03n,
   ANONYMOUS: 0x20n,
   POPULATE: 0x8000n,
-  FIXED_NOREPLACE: 0x10_0000n,
 } as const;
 export const MS_ASYNC = 1n;
 
@@ -90,19 +88,16 @@ const ATTRIBUTES: Names = { of: 'bits', names: { KVM_MEMORY_ATTRIBUTE_PRIVATE: A
 export const FALLOC_MODES = named('bits', 'FALLOC_FL_', FALLOC);
 
 /** Source: include/uapi/linux/kvm.h. */
-export const REGION = struct('kvm_userspace_memory_region', 32, {
+const REGION_FIELDS = {
   slot: 'u32',
   flags: ['u32', SLOT_FLAGS],
   guest_phys_addr: 'u64',
   memory_size: 'u64',
   userspace_addr: 'u64',
-});
+} as const;
+export const REGION = struct('kvm_userspace_memory_region', 32, REGION_FIELDS);
 export const REGION2 = struct('kvm_userspace_memory_region2', 160, {
-  slot: 'u32',
-  flags: ['u32', SLOT_FLAGS],
-  guest_phys_addr: 'u64',
-  memory_size: 'u64',
-  userspace_addr: 'u64',
+  ...REGION_FIELDS,
   guest_memfd_offset: 'u64',
   guest_memfd: 'u32',
 });
@@ -202,7 +197,6 @@ export const EXIT = {
 export const MEMORY_EXIT_FLAG_PRIVATE = 8n;
 
 export const KVM = {
-  GET_API_VERSION: ioctl('none', 0x00n),
   CREATE_VM: ioctl('none', 0x01n),
   CHECK_EXTENSION: ioctl('none', 0x03n),
   GET_SUPPORTED_CPUID: ioctl('both', 0x05n, 8),
