@@ -46,6 +46,11 @@ async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
 
 const readReport = (file: string): Report => JSON.parse(readFileSync(file, 'utf8')) as Report;
 
+const withoutTime = (report: Report): Report => ({
+  ...report,
+  runs: report.runs.map((run) => ({ ...run, durationMs: 0 })),
+});
+
 const VM = 'vm.create vm=vm0 dev=kvm type=0\n';
 const mutant = MUTANTS.find(({ origin, equivalent }) => origin === 'derived' && equivalent === undefined);
 if (mutant === undefined) throw new Error('there is no mutant to test with');
@@ -112,7 +117,7 @@ describe('a run', () => {
       expect([asked.status, fromEnvironment.status]).toEqual([0, 0]);
       expect(asked.stdout).toMatch(/^seed +5$/m);
       expect(asked.stderr).toBe('');
-      expect({ ...readReport(other), durationMs: 0 }).toEqual({ ...readReport(one), durationMs: 0 });
+      expect(withoutTime(readReport(other))).toEqual(withoutTime(readReport(one)));
       const schema = JSON.parse(readFileSync(join(ROOT, 'docs/report.schema.json'), 'utf8')) as object;
       expect(new Ajv2020().validate(schema, readReport(one))).toBe(true);
     });
@@ -143,7 +148,7 @@ describe('a run', () => {
         const [status] = (await closed) as [number | null];
         expect(status).toBe(3);
         const report = readReport(file);
-        expect(report).toMatchObject({ verdict: 'inconclusive', reason: 'interrupted' });
+        expect(report).toMatchObject({ verdict: 'inconclusive', runs: [{ reason: 'interrupted' }] });
         const schema = JSON.parse(readFileSync(join(ROOT, 'docs/report.schema.json'), 'utf8')) as object;
         expect(new Ajv2020().validate(schema, report)).toBe(true);
       });
@@ -164,7 +169,7 @@ describe('a run', () => {
     ]);
     expect(status).toBe(2);
     expect(stderr).toContain("cannot write '/dev/full': no space left");
-    expect(stdout).toContain('"schema": "gmem-conformance-report/1"');
+    expect(stdout).toContain('"schema": "gmem-conformance-report/2"');
   });
 });
 

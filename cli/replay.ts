@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { modelHash } from '../conformance/model-hash.ts';
+import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printReplay } from '../report/replay.ts';
 import { describe, printSubject } from '../report/terminal.ts';
@@ -16,7 +17,6 @@ import {
 } from './options.ts';
 import { assertWritable, COLORS, say, warn, writeResult } from './output.ts';
 import { reproducerOf } from './reproducer.ts';
-import { runStepwise } from './witness.ts';
 
 export const addReplay = (program: Command): Command =>
   program

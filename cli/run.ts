@@ -2,10 +2,11 @@ import type { Command } from 'commander';
 import { MUTANTS } from '../adapters/mutants/index.ts';
 import { runCampaign, type Campaign, type CampaignOptions } from '../conformance/campaign.ts';
 import { modelHash } from '../conformance/model-hash.ts';
+import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printDetectionPower } from '../report/grades.ts';
 import { reportOf } from '../report/json.ts';
-import { describe, printReport, printSubject } from '../report/terminal.ts';
+import { describe, printFailure, printReport, printSubject } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
 import {
   divergencesOption,
@@ -15,6 +16,7 @@ import {
   updateDivergencesOption,
   type DivergenceOptions,
 } from './divergences.ts';
+import { addFormatOptions, assertFormatsWritable, writeFormats, type FormatOptions } from './formats.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
 import {
@@ -33,11 +35,10 @@ import {
   withSubject,
   type Subject,
 } from './options.ts';
-import { assertWritable, COLORS, jsonText, say, showProgress, writeResult } from './output.ts';
+import { COLORS, say, showProgress } from './output.ts';
 import { VERSION } from './version.ts';
-import { showFailure } from './witness.ts';
 
-interface RunOptions extends DivergenceOptions {
+interface RunOptions extends DivergenceOptions, FormatOptions {
   readonly target?: string;
   readonly profile?: string;
   readonly runs: number;
@@ -45,7 +46,6 @@ interface RunOptions extends DivergenceOptions {
   readonly maxCommands: number;
   readonly timeLimit: number;
   readonly sameRule: boolean;
-  readonly json?: string;
   readonly grade?: true;
 }
 
@@ -56,34 +56,38 @@ const GRADE_RUNS = 5000;
 const COLLECTING = { collect: true, shrinkBudget: 2000, searchBudget: 0 } as const;
 
 export const addRun = (program: Command): Command =>
-  program
-    .command('run')
-    .summary('run random programs on a target and compare it with the specification')
-    .description(
-      'Runs random programs on a target and compares every observation with what the specification allows. Shows ' +
-        'which rules were exercised and which invariants held, and on a disagreement the shortest program for it.',
-    )
-    .addOption(targetOption(DEFAULT_TARGET))
-    .addOption(profileOption())
-    .addOption(kernelOption())
-    .addOption(modulesOption())
-    .addOption(appendOption())
-    .addOption(runsOption())
-    .addOption(seedOption())
-    .addOption(maxCommandsOption())
-    .addOption(timeLimitOption())
-    .addOption(sameRuleOption())
-    .addOption(divergencesOption())
-    .addOption(noDivergencesOption())
-    .addOption(updateDivergencesOption())
-    .option('--json <file>', 'write the report there as well (docs/report.schema.json describes it)')
-    .option('--grade', 'afterwards try the same seed on every known wrong implementation; the exit status ignores it')
+  addFormatOptions(
+    program
+      .command('run')
+      .summary('run random programs on a target and compare it with the specification')
+      .description(
+        'Runs random programs on a target and compares every observation with what the specification allows. Shows ' +
+          'which rules were exercised and which invariants held, and on a disagreement the shortest program for it.',
+      )
+      .addOption(targetOption(DEFAULT_TARGET))
+      .addOption(profileOption())
+      .addOption(kernelOption())
+      .addOption(modulesOption())
+      .addOption(appendOption())
+      .addOption(runsOption())
+      .addOption(seedOption())
+      .addOption(maxCommandsOption())
+      .addOption(timeLimitOption())
+      .addOption(sameRuleOption())
+      .addOption(divergencesOption())
+      .addOption(noDivergencesOption())
+      .addOption(updateDivergencesOption())
+      .option(
+        '--grade',
+        'afterwards try the same seed on every known wrong implementation; the exit status ignores it',
+      ),
+  )
     .addHelpText(
       'after',
       helpWith(['run', 'run --target mutant:ID --seed 42', 'run --profile linux-6.18 --runs 20000 --json report.json']),
     )
     .action(async (options: RunOptions) => {
-      assertWritable(options.json);
+      assertFormatsWritable(options);
       process.exitCode = await withSubject(options, (subject) => run(subject, options));
     });
 
@@ -97,16 +101,16 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   // Before the run, so that one that never ends can be repeated too.
   say(field('seed', `${seed}`));
   const { runs, maxCommands, timeLimit, sameRule, updateDivergences: update = false } = options;
-  const asked = { seed, runs, maxCommands, timeLimitMs: timeLimit * 1000, sameRule };
+  const timeLimitMs = timeLimit * 1000;
+  const asked = { seed, runs, maxCommands, timeLimitMs, sameRule };
   const knowing = { divergences: file?.entries ?? [], ...(update ? COLLECTING : {}) };
   const campaign = await untilInterrupted((signal) => runShown(subject, { ...asked, ...knowing, signal }));
-  const report = reportOf(campaign, { specification, target, seed, version: VERSION });
-  writeResult(options.json, jsonText(report));
-  say(printReport(report, specification, COLORS));
-  if (campaign.failure !== undefined) {
-    say('');
-    await showFailure(subject, campaign.failure);
-  }
+  const { failure } = campaign;
+  const rerun = failure && (await runStepwise({ ...subject, timeLimitMs }, failure.program));
+  const report = reportOf(campaign, { ...subject, seed, version: VERSION, rerun });
+  writeFormats(options, report);
+  say(printReport(report, COLORS));
+  for (const each of report.failures) say(`\n${printFailure(each, report, COLORS)}`);
   if (update && file !== undefined) say(`\n${updateDivergences(file, campaign.known)}`);
   if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];

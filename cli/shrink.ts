@@ -1,11 +1,14 @@
 import type { Command } from 'commander';
 import { match } from 'ts-pattern';
 import { shrinkFailure } from '../conformance/failure.ts';
+import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 import { judge } from '../conformance/judge.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { shrinkProgram } from '../conformance/shrink.ts';
+import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS, type Divergence } from '../conformance/verdict.ts';
-import { describe, printSubject } from '../report/terminal.ts';
+import { failureReport } from '../report/json.ts';
+import { describe, printFailure, printSubject } from '../report/terminal.ts';
 import { programFile } from '../report/witness.ts';
 import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
@@ -19,8 +22,7 @@ import {
   targetOption,
   type SubjectOptions,
 } from './options.ts';
-import { assertWritable, say, writeResult } from './output.ts';
-import { showFailure } from './witness.ts';
+import { assertWritable, COLORS, say, writeResult } from './output.ts';
 
 interface ShrinkOptions extends SubjectOptions {
   readonly output?: string;
@@ -72,5 +74,12 @@ async function shrinkFailing(loaded: Loaded, first: Divergence, { output, sameRu
     shrinkProgram(specification, program, fails, { signal }),
   );
   writeResult(output, programFile(specification, target.name, failure.program));
-  await showFailure(loaded, failure);
+  const rerun = await runStepwise(loaded, failure.program);
+  const context = {
+    target: target.name,
+    kernel: target.kernel,
+    rules: specification.rules(),
+    invariants: ALL_INVARIANTS,
+  };
+  say(printFailure(failureReport(loaded, failure, rerun), context, COLORS));
 }

@@ -10,6 +10,7 @@ import { breathe } from './breathe.ts';
 import { checkProgram, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
+import { ALL_INVARIANTS } from './invariants.ts';
 import { Known, type KnownOptions, type KnownResult } from './known.ts';
 import { INTERRUPTED } from './observe.ts';
 import { checkSecrecy, SECRECY } from './secret.ts';
@@ -254,7 +255,7 @@ function invariantResults(
   const sawFacts = INVARIANTS.some(({ id }) => checks.has(id));
   const never = (id: string): InvariantResult['status'] =>
     id !== SECRECY.id && (!showsFacts || sawFacts) ? 'not-observable' : 'not-evaluated';
-  return [...INVARIANTS, SECRECY].map(({ id }) => {
+  return ALL_INVARIANTS.map(({ id }) => {
     const count = checks.get(id) ?? 0;
     return { id, status: broken.has(id) ? 'broken' : count > 0 ? 'held' : never(id), checks: count };
   });

@@ -17,8 +17,8 @@ import {
 } from '../model/core/profile.ts';
 import { parseProgram, ProgramError, type Program } from '../model/core/program.ts';
 import { argumentsOf, Specification, type AnyCommand } from '../model/core/specification.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
 import { expectationsOf } from './check.ts';
+import { ALL_INVARIANTS } from './invariants.ts';
 import { SECRECY } from './secret.ts';
 import type { Divergence } from './verdict.ts';
 
@@ -165,8 +165,8 @@ function meaningMistake(entry: KnownDivergence): string | undefined {
   if (rule === undefined && invariant === undefined) return 'it names no rule and no invariant: write one';
   if (since !== undefined && before !== undefined && !holdsIn({ release: numbers(since), features: [] }, { before }))
     return `since ${since}, before ${before} is no release at all: before comes later`;
-  if (invariant !== undefined && ![...INVARIANTS, SECRECY].some(({ id }) => id === invariant))
-    return `there is no invariant '${printable(invariant)}'; there are ${[...INVARIANTS, SECRECY].map(({ id }) => id).join(', ')}`;
+  if (invariant !== undefined && !ALL_INVARIANTS.some(({ id }) => id === invariant))
+    return `there is no invariant '${printable(invariant)}'; there are ${ALL_INVARIANTS.map(({ id }) => id).join(', ')}`;
   if (rule === undefined && Object.keys(where).length > 0)
     return 'where speaks of the arguments of a command: write the rule too';
   for (const [sum, { from, to }] of Object.entries(where)) {

@@ -5,10 +5,9 @@ import { printOutcome } from '../model/core/outcome.ts';
 import { FULL_MACHINE, PROFILES } from '../model/core/profile.ts';
 import { Specification, type AnyTransition } from '../model/core/specification.ts';
 import { factsOfState } from '../model/facts-of-state.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
 import { Generator } from './generate.ts';
 import { SmallFastRandom } from './random.ts';
-import { SECRECY } from './secret.ts';
+import { ALL_INVARIANTS } from './invariants.ts';
 
 /** Programs that the specification is probed with in each profile. */
 const PROBES = { programs: 24, maxCommands: 40 } as const;
@@ -32,7 +31,7 @@ export function modelHash(): string {
     for (const rule of specification.rules()) hash.update(`${rule.id}\t${rule.kind}\t${rule.result}\t${rule.when}\n`);
     probe(specification, hash);
   }
-  for (const { id, sentence } of [...INVARIANTS, SECRECY]) hash.update(`${id}\t${sentence}\n`);
+  for (const { id, sentence } of ALL_INVARIANTS) hash.update(`${id}\t${sentence}\n`);
   return (cached = hash.digest('hex').slice(0, 12));
 }
 

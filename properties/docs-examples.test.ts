@@ -11,8 +11,7 @@ import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, PROFILES } from '../model/core/profile.ts';
 import { parseProgram, printCommand } from '../model/core/program.ts';
 import { Specification, type AnyTransition } from '../model/core/specification.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
-import { SECRECY } from '../conformance/secret.ts';
+import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 
 const ROOT = join(__dirname, '..');
 const CONFIG = { profile: profileById(DEFAULT_PROFILE), machine: FULL_MACHINE };
@@ -97,7 +96,7 @@ describe.each(DOCUMENTS)('%s', (path) => {
   test('names rules, invariants and mutants that exist', () => {
     const rules = PROFILES.flatMap((profile) => new Specification({ ...CONFIG, profile }, CATALOGUE).rules());
     const known = new Set([
-      ...[...rules, ...INVARIANTS, SECRECY].map(({ id }) => id),
+      ...[...rules, ...ALL_INVARIANTS].map(({ id }) => id),
       ...fileSeek.guards.map(({ id }) => id),
       ...MUTANTS.map(({ id }) => id),
     ]);

@@ -1,23 +1,24 @@
 /** One program, every step shown. */
 import { match } from 'ts-pattern';
 import type { CheckedStep } from '../conformance/check.ts';
-import type { Divergence, ProgramVerdict } from '../conformance/verdict.ts';
+import { invariantById } from '../conformance/invariants.ts';
+import type { Stepwise } from '../conformance/stepwise.ts';
+import type { Divergence } from '../conformance/verdict.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import type { Colors } from './colors.ts';
+import { stepReports } from './json.ts';
 import { explain } from './terminal.ts';
 import { field, plural } from './text.ts';
-import { printWitness, witnessLines } from './witness.ts';
+import { printWitness } from './witness.ts';
 
-export interface Replay {
+export interface Replay extends Stepwise {
   readonly specification: Specification;
   readonly program: Program;
-  readonly verdict: ProgramVerdict;
-  readonly steps: readonly CheckedStep[];
 }
 
 export function printReplay({ specification, program, verdict, steps }: Replay, colors: Colors): string {
-  const lines = witnessLines(specification, program, steps);
+  const lines = stepReports(specification, program, steps);
   const at = verdict.kind === 'diverges' ? { at: verdict.at } : {};
   return [
     printWitness(lines, { colors, rules: true, ...at }),
@@ -42,7 +43,10 @@ function printConforms(steps: readonly CheckedStep[], colors: Colors): readonly 
 
 const printDivergence = (divergence: Divergence, specification: Specification, colors: Colors): readonly string[] => [
   field('verdict', colors.red(`diverges at command ${divergence.at + 1}`)),
-  ...explain(divergence, specification),
+  ...explain(
+    specification.rules().find(({ id }) => id === divergence.rule),
+    divergence.invariant === undefined ? undefined : invariantById(divergence.invariant),
+  ),
   field('expected', divergence.expected),
   field('observed', divergence.observed),
 ];

@@ -1,11 +1,10 @@
 /** `docs/rules.md`: every rule of every profile, from the rows that the oracle itself uses. */
 import _ from 'lodash';
 import { CAPABILITIES } from '../adapters/adapter.ts';
-import { SECRECY } from '../conformance/secret.ts';
+import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, printCondition, PROFILES } from '../model/core/profile.ts';
 import { argumentsOf, rulesOf, type AnyTransition, type Rule } from '../model/core/specification.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
 
 const HEADER = `# Rules
 
@@ -78,7 +77,7 @@ const profiles = (): string =>
 const invariants = (): string =>
   table(
     ['invariant', 'sentence', 'source'],
-    [...INVARIANTS, SECRECY].map(({ id, sentence, source }) => [code(id), sentence, source]),
+    ALL_INVARIANTS.map(({ id, sentence, source }) => [code(id), sentence, source]),
   );
 
 export const rulesMarkdown = (): string =>

@@ -3,13 +3,12 @@ import _ from 'lodash';
 import { match } from 'ts-pattern';
 import type { Target } from '../adapters/adapter.ts';
 import { isUnexplained } from '../conformance/divergences.ts';
-import { SECRECY } from '../conformance/secret.ts';
-import type { Rule, Specification } from '../model/core/specification.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
+import type { InvariantSentence } from '../conformance/invariants.ts';
+import type { Rule } from '../model/core/specification.ts';
 import type { Colors } from './colors.ts';
 import type { FailureReport, Report } from './json.ts';
 import { aligned, field, group, plural, shellWord, type Row } from './text.ts';
-import { printWitness, type WitnessLine } from './witness.ts';
+import { printWitness } from './witness.ts';
 
 export interface SubjectLine {
   readonly target: string;
@@ -39,11 +38,11 @@ export const printSubject = ({ target, profile, modelHash, recorded = modelHash 
   ].join('\n');
 
 /** Everything that a run found out, but for the failing program. */
-export const printReport = (report: Report, specification: Specification, colors: Colors): string =>
+export const printReport = (report: Report, colors: Colors): string =>
   [
     ...printVerdict(report, colors),
     '',
-    ...printRuleCoverage(report, specification),
+    ...printRuleCoverage(report),
     '',
     ...printInvariants(report, colors),
     ...printUnmodelled(report),
@@ -51,8 +50,14 @@ export const printReport = (report: Report, specification: Specification, colors
     ...printSkipped(report),
   ].join('\n');
 
-function printVerdict({ verdict, reason, programs, commands, durationMs }: Report, colors: Colors): readonly string[] {
+function printVerdict({ verdict, runs }: Report, colors: Colors): readonly string[] {
+  const [programs, commands, durationMs] = [
+    _.sumBy(runs, 'programs'),
+    _.sumBy(runs, 'commands'),
+    _.sumBy(runs, 'durationMs'),
+  ];
   const perSecond = (count: number): string => `${Math.round((count * 1000) / Math.max(durationMs, 1))}`;
+  const reason = runs.find((run) => run.reason !== undefined)?.reason;
   const word = match(verdict)
     .with('conforms', (text) => colors.green(text))
     .with('diverges', (text) => colors.red(text))
@@ -68,32 +73,20 @@ function printVerdict({ verdict, reason, programs, commands, durationMs }: Repor
   ];
 }
 
-function printRuleCoverage(report: Report, specification: Specification): readonly string[] {
-  const hits = new Map(report.rules.map((each) => [each.id, each.hits]));
-  const skipped = new Set(report.skipped.map(({ capability }) => capability));
-  const rules = _.uniqBy(specification.rules(), 'id');
-  const [exercised, missing] = _.partition(rules, ({ id }) => (hits.get(id) ?? 0) > 0);
-  const [unreachable, unreached] = _.partition(
-    missing.map((rule) => ({ rule, reason: outOfReach(skipped, rule) })),
-    ({ reason }) => reason !== undefined,
-  );
+function printRuleCoverage({ rules }: Report): readonly string[] {
+  const [exercised, missing] = _.partition(rules, ({ hits }) => hits > 0);
+  const [unreachable, unreached] = _.partition(missing, ({ outOfReach }) => outOfReach !== undefined);
   return [
     field('rules', `exercised ${exercised.length} of ${rules.length}`),
     ...group(
       'cannot be reached here:',
-      unreachable.map(({ rule, reason }): Row => [rule.id, reason ?? '']),
+      unreachable.map(({ id, outOfReach }): Row => [id, outOfReach ?? '']),
     ),
     ...group(
       'not reached by this run:',
-      unreached.map(({ rule }): Row => [rule.id, `when ${rule.when}`]),
+      unreached.map(({ id, when }): Row => [id, `when ${when}`]),
     ),
   ];
-}
-
-/** Why no program reaches the rule on this target, or undefined where one may. */
-function outOfReach(skipped: ReadonlySet<string>, rule: Rule): string | undefined {
-  const { requires, unreachable } = rule;
-  return unreachable ?? (requires !== undefined && skipped.has(requires) ? `the target lacks ${requires}` : undefined);
 }
 
 function printInvariants({ invariants }: Report, colors: Colors): readonly string[] {
@@ -166,42 +159,37 @@ const printSkipped = ({ skipped }: Report): readonly string[] =>
         ...aligned(skipped.map(({ capability, reason }): Row => [capability, reason])),
       ];
 
+/** Where a failure was found, and the sentences that it may contradict; a report has it all. */
 export interface FailureContext {
-  readonly specification: Specification;
   readonly target: string;
-  readonly lines: readonly WitnessLine[];
-  /** Length of the program before it was shrunk. */
-  readonly originalLength: number;
-  /** Whether the target executes system calls, so that the program can be written in C. */
-  readonly isKernel?: boolean;
-  /** Whether the program failed when it was run once more, to be shown. */
-  readonly reproduced: boolean;
-  /** The run with other secrets, where it took a comparison of two runs to see the failure. */
-  readonly twin?: readonly string[];
+  readonly kernel?: object | undefined;
+  readonly rules: readonly RuleSentence[];
+  readonly invariants: readonly InvariantSentence[];
 }
+
+type RuleSentence = Pick<Rule, 'id' | 'kind' | 'when' | 'result' | 'source'>;
 
 /** The failing program, what it breaks, and how to see it again. */
 export function printFailure(failure: FailureReport, context: FailureContext, colors: Colors): string {
-  const { at, expected, observed, token, shrinkRuns, program } = failure;
+  const { target, kernel, rules, invariants } = context;
+  const { at, steps, expected, observed, token, shrinkRuns, originalLength, reproduced } = failure;
   return [
-    colors.bold(`diverges at command ${at + 1} of ${program.length}`),
+    colors.bold(`diverges at command ${at + 1} of ${steps.length}`),
     '',
-    printWitness(context.lines, { colors, at }),
-    ...printTwin(failure, context),
+    printWitness(steps, { colors, at }),
+    ...printTwin(failure),
     '',
-    ...explain(failure, context.specification),
+    ...explain(
+      rules.find(({ id }) => id === failure.rule),
+      invariants.find(({ id }) => id === failure.invariant),
+    ),
     field('expected', expected),
     field('observed', observed),
     ...printFirst(failure),
-    field(
-      'shrunk',
-      `from ${context.originalLength} to ${plural(program.length, 'command')} in ${plural(shrinkRuns, 'run')}`,
-    ),
-    ...(context.reproduced
-      ? []
-      : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
-    field('replay', replayCommand(token, context.target)),
-    ...(context.isKernel === true ? [field('as C', 'the same with --c reproducer.c')] : []),
+    field('shrunk', `from ${originalLength} to ${plural(steps.length, 'command')} in ${plural(shrinkRuns, 'run')}`),
+    ...(reproduced ? [] : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
+    field('replay', replayCommand(token, target)),
+    ...(kernel === undefined ? [] : [field('as C', 'the same with --c reproducer.c')]),
   ].join('\n');
 }
 
@@ -216,28 +204,28 @@ const printFirst = ({ first }: FailureReport): readonly string[] =>
 const replayCommand = (token: string, target: string): string =>
   `gmem-conformance replay ${token} --target ${shellWord(target)}`;
 
-const printTwin = ({ program }: FailureReport, { twin }: FailureContext): readonly string[] =>
+const printTwin = ({ steps, twin }: FailureReport): readonly string[] =>
   twin === undefined
     ? []
-    : ['', 'The host can tell it from the same program with', ...twin.filter((line, index) => line !== program[index])];
+    : [
+        '',
+        'The host can tell it from the same program with',
+        ...twin.filter((line, index) => line !== steps[index]?.command),
+      ];
 
-/** The sentences that the failure contradicts, with their sources. */
-export function explain(
-  { rule: ruleId, invariant: invariantId }: { readonly rule: string; readonly invariant?: string | undefined },
-  specification: Specification,
-): readonly string[] {
-  const rule = specification.rules().find(({ id }) => id === ruleId);
-  const invariant = [...INVARIANTS, SECRECY].find(({ id }) => id === invariantId);
-  return [
-    ...(rule === undefined
-      ? []
-      : [
-          field('rule', rule.id),
-          field('', `when ${rule.when}: ${rule.kind === 'unmodelled' ? `unmodelled, ${rule.result}` : rule.result}`),
-          field('', rule.source),
-        ]),
-    ...(invariant === undefined
-      ? []
-      : [field('invariant', invariant.id), field('', invariant.sentence), field('', invariant.source)]),
-  ];
-}
+/** The sentences that a failure contradicts, with their sources. */
+export const explain = (
+  rule: RuleSentence | undefined,
+  invariant: InvariantSentence | undefined,
+): readonly string[] => [
+  ...(rule === undefined
+    ? []
+    : [
+        field('rule', rule.id),
+        field('', `when ${rule.when}: ${rule.kind === 'unmodelled' ? `unmodelled, ${rule.result}` : rule.result}`),
+        field('', rule.source),
+      ]),
+  ...(invariant === undefined
+    ? []
+    : [field('invariant', invariant.id), field('', invariant.sentence), field('', invariant.source)]),
+];

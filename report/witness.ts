@@ -2,39 +2,15 @@
  * A program with what was expected and observed beside each command. The text is itself a program: everything that is
  * not a command is a comment, so it can be saved and replayed.
  */
-import { printExpectation, type CheckedStep } from '../conformance/check.ts';
-import { printOutcome } from '../model/core/outcome.ts';
-import { printCommand, printProgram, type Program } from '../model/core/program.ts';
+import { printProgram, type Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import type { Colors } from './colors.ts';
 
 export interface WitnessLine {
   readonly command: string;
   /** Undefined where the command was not run. */
-  readonly ran?: { readonly rule: string; readonly expected: string; readonly observed: string };
+  readonly ran?: { readonly rule: string; readonly expected: string; readonly observed: string } | undefined;
 }
-
-/** `steps` may be fewer than the commands: nothing runs behind the place where expectation and observation part. */
-export const witnessLines = (
-  specification: Specification,
-  program: Program,
-  steps: readonly CheckedStep[],
-): readonly WitnessLine[] =>
-  program.map((command, index) => {
-    const step = steps[index];
-    return {
-      command: printCommand(specification, command),
-      ...(step === undefined
-        ? {}
-        : {
-            ran: {
-              rule: step.expected.rule,
-              expected: printExpectation(step.expected),
-              observed: step.observed === undefined ? 'not run' : printOutcome(step.observed.outcome),
-            },
-          }),
-    };
-  });
 
 export interface WitnessOptions {
   readonly colors: Colors;

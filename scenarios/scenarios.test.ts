@@ -8,12 +8,12 @@ import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { judge } from '../conformance/judge.ts';
 import { checkProgram } from '../conformance/check.ts';
 import { Coverage } from '../conformance/coverage.ts';
+import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 import { checkSecrecy, SECRECY, twinOf } from '../conformance/secret.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { headerOf, parseProgram, type Program } from '../model/core/program.ts';
 import { Specification } from '../model/core/specification.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
 
 interface Scenario {
   readonly specification: Specification;
@@ -36,7 +36,7 @@ function scenarioOf(text: string): Scenario {
   if (unknown !== undefined) throw new Error(`the header has a ${unknown}, which means nothing`);
   const specification = new Specification({ profile: profileById(profile ?? ''), machine: FULL_MACHINE }, CATALOGUE);
   if (rule !== undefined && !specification.rules().some(({ id }) => id === rule)) throw new Error(`no rule ${rule}`);
-  if (invariant !== undefined && ![...INVARIANTS, SECRECY].some(({ id }) => id === invariant))
+  if (invariant !== undefined && !ALL_INVARIANTS.some(({ id }) => id === invariant))
     throw new Error(`no invariant ${invariant}`);
   if (mutant !== undefined && mutantById(mutant) === undefined) throw new Error(`no mutant ${mutant}`);
   return { specification, program: parseProgram(specification, text).program, rule, invariant, mutant };

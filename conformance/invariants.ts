@@ -1,0 +1,14 @@
+import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
+import { SECRECY } from './secret.ts';
+
+export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source'>;
+
+/** Those over facts, and those that compare runs. */
+export const ALL_INVARIANTS: readonly InvariantSentence[] = [...INVARIANTS, SECRECY];
+
+/** Throws where there is none of the name. */
+export function invariantById(id: string): InvariantSentence {
+  const invariant = ALL_INVARIANTS.find((each) => each.id === id);
+  if (invariant === undefined) throw new Error(`there is no invariant '${id}'`);
+  return invariant;
+}
