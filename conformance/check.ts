@@ -153,7 +153,7 @@ function brokenInvariant(
 
 const HALF_DONE = 'the environment stopped the command half-way, and how far it got cannot be told';
 
-const isFailure = ({ kind }: Observation): boolean => kind === 'errno' || kind === 'memory-fault' || kind === 'signal';
+const isFailure = ({ kind }: Observation): boolean => ['errno', 'memory-fault', 'signal', 'oops'].includes(kind);
 
 /** Whether the environment stopped the command, which then leaves what it has done so far. */
 const leavesPrefix = (

@@ -95,6 +95,8 @@ function isObserved(observed: Observed | undefined): boolean {
       );
     case 'signal':
       return typeof outcome.signal === 'string';
+    case 'oops':
+      return true;
     case 'crash':
       return typeof outcome.message === 'string';
     case undefined:

@@ -25,6 +25,8 @@ export interface FileFact {
 export interface InodeFact {
   readonly inode: Label;
   readonly pages: number;
+  /** Created with NO_DIRECT_MAP. */
+  readonly noDirectMap?: boolean;
 }
 
 export interface SlotFact {
@@ -66,8 +68,8 @@ export interface OrphanFact {
   readonly references: number;
 }
 
-/** Frames in a row that are on the free list. */
-export interface FreeFact {
+/** Frames in a row. */
+export interface FrameRun {
   readonly frame: number;
   readonly count: number;
 }
@@ -94,6 +96,39 @@ export interface FirstTouch {
   readonly zero: boolean;
 }
 
+/** A frame with a sharing count: so many users need it in the direct map. */
+export interface ShareFact {
+  readonly frame: number;
+  /** The number of shares, without the one that some implementations count for "no shares". */
+  readonly sharing: number;
+  /** The caches that have a share each. */
+  readonly holders: readonly Label[];
+}
+
+/** Frames that the TLB of a CPU shows in the direct map, although the direct map does not. */
+export interface StaleTlbFact extends FrameRun {
+  readonly cpu: number;
+}
+
+/** A gfn_to_pfn_cache that has been set up and whose VM is there. */
+export interface CacheFact {
+  readonly gpc: Label;
+  readonly vm: Label;
+  /** The guest frame that it is activated for. */
+  readonly gfn?: number | undefined;
+  readonly active: boolean;
+  /** What kvm_gpc_check() says, for an access within the page. */
+  readonly valid: boolean;
+  /** The frame that it points at. */
+  readonly frame?: number | undefined;
+}
+
+/** A tracepoint: kvm_gmem_share or kvm_gmem_unshare. */
+export interface ShareEvent {
+  readonly event: 'share' | 'unshare';
+  readonly frame: number;
+}
+
 export interface Facts {
   readonly vms: readonly VmFact[];
   readonly files: readonly FileFact[];
@@ -106,9 +141,17 @@ export interface Facts {
   /** Frames with a memory failure. */
   readonly poisoned: readonly number[];
   /** The parts below are mechanism: only a target that sees inside itself has them. */
-  readonly free?: readonly FreeFact[];
+  readonly free?: readonly FrameRun[];
   readonly orphans?: readonly OrphanFact[];
   readonly firstTouches?: readonly FirstTouch[];
+  /** Frames that the direct map does not show. */
+  readonly absent?: readonly FrameRun[];
+  /** Frames whose sharing count is not zero. */
+  readonly shares?: readonly ShareFact[];
+  readonly staleTlb?: readonly StaleTlbFact[];
+  readonly caches?: readonly CacheFact[];
+  /** Since the last command, in order. */
+  readonly shareEvents?: readonly ShareEvent[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
   readonly outOfBounds?: readonly string[];
 }

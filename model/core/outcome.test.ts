@@ -18,6 +18,7 @@ const OUTCOMES: readonly (readonly [string, () => Observation])[] = [
   ['MEMORY_FAULT EFAULT gpa=0x8 private', () => ({ kind: 'memory-fault', errno: 'EFAULT', gpa: 8n, private: true })],
   ['SIGBUS', () => ({ kind: 'signal', signal: 'SIGBUS' })],
   ['SIGSEGV', () => ({ kind: 'signal', signal: 'SIGSEGV' })],
+  ['oops', () => ({ kind: 'oops' })],
   ['crash: gone', () => ({ kind: 'crash', message: 'gone' })],
 ];
 

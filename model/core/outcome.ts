@@ -32,7 +32,9 @@ export type Outcome =
   /** KVM_RUN returned −1 with KVM_EXIT_MEMORY_FAULT filled in. */
   | { readonly kind: 'memory-fault'; readonly errno: Errno; readonly gpa: bigint; readonly private: boolean }
   /** The access of a host thread raised a signal. */
-  | { readonly kind: 'signal'; readonly signal: 'SIGBUS' | 'SIGSEGV' };
+  | { readonly kind: 'signal'; readonly signal: 'SIGBUS' | 'SIGSEGV' }
+  /** The kernel touched an address that is not mapped, and ended the task. */
+  | { readonly kind: 'oops' };
 
 /** What a target saw: an outcome, or that the target itself broke while executing the command. */
 export type Observation = Outcome | { readonly kind: 'crash'; readonly message: string };
@@ -61,6 +63,8 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
       return b.kind === 'memory-fault' && a.errno === b.errno && a.gpa === b.gpa && a.private === b.private;
     case 'signal':
       return b.kind === 'signal' && a.signal === b.signal;
+    case 'oops':
+      return b.kind === 'oops';
     case 'crash':
       return false;
   }
@@ -81,6 +85,8 @@ export function printOutcome(outcome: Observation): string {
       return `MEMORY_FAULT ${outcome.errno} gpa=${hex(outcome.gpa)} ${outcome.private ? 'private' : 'shared'}`;
     case 'signal':
       return outcome.signal;
+    case 'oops':
+      return 'oops';
     case 'crash':
       return `crash: ${outcome.message}`;
   }
