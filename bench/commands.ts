@@ -33,7 +33,7 @@ import {
 } from '../model/core/specification.ts';
 import type { Label, State } from '../model/core/state.ts';
 import type { Args } from '../model/core/transition.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
+import { brokenBy, INVARIANTS } from '../model/invariants/index.ts';
 import { MAX_COMMANDS } from './subjects.ts';
 
 export type Manner = 'blind' | 'guided';
@@ -126,8 +126,7 @@ class TransitionCommand implements fc.Command<Model, Real> {
     const { mayLeavePrefix } = this.#transition;
     const failed = outcome.kind === 'errno' && !(mayLeavePrefix === true && mayAlso.includes(outcome.errno));
     for (const invariant of INVARIANTS) {
-      if (!invariant.observable(after)) continue;
-      const how = invariant.broken({ before, after, failed });
+      const how = brokenBy(invariant, { before, after, failed });
       if (how !== undefined) throw new Divergence(`${invariant.id}: ${how}`);
     }
   }

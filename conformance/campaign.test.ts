@@ -90,7 +90,35 @@ describe('a campaign', () => {
       id: 'gmem/never-rebinds',
       status: 'not-observable',
       checks: 0,
+      unseen: [],
     });
+  });
+
+  it('evaluates what it can see of a sentence, and names the parts of the facts that are missing', async () => {
+    const simulator = simulatorTarget();
+    const dim: Target = {
+      ...simulator,
+      *execute(program, profile) {
+        for (const { outcome, facts } of simulator.execute(program, profile) as Iterable<Observed>)
+          yield { outcome, facts: _.pick(facts, 'files', 'vms', 'slots') };
+      },
+    };
+    const { verdict, invariants } = await runCampaign(specification, dim, { ...OPTIONS, runs: 100 });
+    expect(verdict).toBe('conforms');
+    const seen = new Map(
+      invariants.filter(({ status }) => status === 'held').map(({ id, unseen }) => [id, unseen] as const),
+    );
+    expect(seen.get('gmem/file-pins-vm')).toEqual([]);
+    expect(seen.get('gmem/never-rebinds')).toEqual(['bindings']);
+    expect(seen.get('errors/no-effect')).toEqual([
+      'private',
+      'inodes',
+      'bindings',
+      'resident',
+      'poisoned',
+      'stageTwo',
+    ]);
+    expect(seen.has('memory/no-stale-mapping')).toBe(false);
   });
 
   it('tells what cannot be seen from what never came up', async () => {

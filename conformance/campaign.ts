@@ -2,12 +2,13 @@
 import fc from 'fast-check';
 import type { Capability, Target } from '../adapters/adapter.ts';
 import { ALL_CAPABILITIES, CAPABILITIES } from '../adapters/adapter.ts';
+import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
-import { INVARIANTS } from '../model/invariants/index.ts';
+import { unseenParts } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
-import { checkProgram, type Checking, type InvariantTally } from './check.ts';
+import { checkProgram, newTally, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
 import { ALL_INVARIANTS } from './invariants.ts';
@@ -46,6 +47,8 @@ export interface InvariantResult {
    */
   readonly status: 'held' | 'broken' | 'not-observable' | 'not-evaluated';
   readonly checks: number;
+  /** Where it was evaluated: parts of the facts that the sentence speaks of, and that the target does not show. */
+  readonly unseen: readonly FactPart[];
 }
 
 export interface Campaign {
@@ -111,7 +114,7 @@ class Running {
       timeLimitMs: options.timeLimitMs,
       signal: options.signal,
       coverage: new Coverage(specification),
-      tally: { checks: new Map(), environment: 0 },
+      tally: newTally(),
     };
     this.#known = new Known(this.#checking, options);
   }
@@ -248,16 +251,17 @@ const brokenBy = (failure: Failure | undefined, known: readonly KnownResult[]): 
 
 function invariantResults(
   { capabilities }: Target,
-  { checks }: InvariantTally,
+  { checks, shown }: InvariantTally,
   broken: ReadonlySet<string>,
 ): readonly InvariantResult[] {
-  const showsFacts = capabilities.has('facts');
-  const sawFacts = INVARIANTS.some(({ id }) => checks.has(id));
-  const never = (id: string): InvariantResult['status'] =>
-    id !== SECRECY.id && (!showsFacts || sawFacts) ? 'not-observable' : 'not-evaluated';
-  return ALL_INVARIANTS.map(({ id }) => {
+  const isBlind = !capabilities.has('facts') || shown.size > 0;
+  return ALL_INVARIANTS.map((invariant) => {
+    const { id } = invariant;
     const count = checks.get(id) ?? 0;
-    return { id, status: broken.has(id) ? 'broken' : count > 0 ? 'held' : never(id), checks: count };
+    const isOverFacts = 'clauses' in invariant;
+    const never = isOverFacts && isBlind ? 'not-observable' : 'not-evaluated';
+    const status = broken.has(id) ? 'broken' : count > 0 ? 'held' : never;
+    return { id, status, checks: count, unseen: isOverFacts && count > 0 ? unseenParts(invariant, shown) : [] };
   });
 }
 

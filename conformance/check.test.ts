@@ -6,7 +6,7 @@ import { fails, ok } from '../model/core/outcome.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { parseProgram } from '../model/core/program.ts';
 import { Specification, type Step } from '../model/core/specification.ts';
-import { checkProgram, printExpectation, type CheckedStep } from './check.ts';
+import { checkProgram, newTally, printExpectation, type CheckedStep } from './check.ts';
 import { Coverage } from './coverage.ts';
 
 const specification = new Specification({ profile: profileById('linux-7.3'), machine: FULL_MACHINE }, CATALOGUE);
@@ -114,7 +114,7 @@ describe('checking a program', () => {
   });
 
   it('evaluates invariants on facts, counts them, and tells the one that is broken', async () => {
-    const tally = { checks: new Map<string, number>(), environment: 0 };
+    const tally = newTally();
     const [observed] = [...(await referenceTarget().execute(program, specification.config.profile))];
     const facts = { ...(observed?.facts ?? fail()), outOfBounds: ['index 9 of 3'] };
     const target = answering({ ...right[0], facts }, ...right.slice(1));
@@ -130,7 +130,7 @@ describe('checking a program', () => {
   });
 
   it('evaluates facts once where they stay the same object', () => {
-    const tally = { checks: new Map<string, number>(), environment: 0 };
+    const tally = newTally();
     void checkProgram({ specification, target: referenceTarget(), tally }, program);
     // The refusal in the middle leaves them as they were.
     expect(tally.checks.get('gmem/never-rebinds')).toBe(2);

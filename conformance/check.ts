@@ -1,11 +1,11 @@
 /** One program on one target: every observation against what is allowed, every fact against the invariants. */
 import type { Observed, Target } from '../adapters/adapter.ts';
-import type { Facts } from '../model/core/facts.ts';
+import type { FactPart, Facts } from '../model/core/facts.ts';
 import { printOutcome, sameOutcome, type Observation } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
 import type { AnyCommand, AnyTransition, Specification, Step } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
-import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
+import { brokenBy, INVARIANTS, isObservable, type Invariant } from '../model/invariants/index.ts';
 import type { Coverage } from './coverage.ts';
 import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -13,9 +13,13 @@ import type { Divergence, ProgramVerdict } from './verdict.ts';
 export interface InvariantTally {
   /** Boundaries at which each invariant was evaluated. */
   readonly checks: Map<string, number>;
+  /** Parts that the target's facts had. */
+  readonly shown: Set<FactPart>;
   /** Commands that ended in an error that the environment may cause at any time. */
   environment: number;
 }
+
+export const newTally = (): InvariantTally => ({ checks: new Map(), shown: new Set(), environment: 0 });
 
 export interface Checking {
   readonly specification: Specification;
@@ -142,10 +146,11 @@ function brokenInvariant(
 ): { readonly invariant: Invariant; readonly how: string } | undefined {
   // Facts that did not change since they were last looked at are as true as they were then.
   if (facts === undefined || facts === before) return undefined;
+  if (tally !== undefined) for (const part in facts) tally.shown.add(part as FactPart);
   for (const invariant of INVARIANTS) {
-    if (!invariant.observable(facts)) continue;
+    if (!isObservable(invariant, facts)) continue;
     if (tally !== undefined) tally.checks.set(invariant.id, (tally.checks.get(invariant.id) ?? 0) + 1);
-    const how = invariant.broken({ before, after: facts, failed });
+    const how = brokenBy(invariant, { before, after: facts, failed });
     if (how !== undefined) return { invariant, how };
   }
   return undefined;

@@ -4,7 +4,7 @@ import { SECRECY } from './secret.ts';
 export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source'>;
 
 /** Those over facts, and those that compare runs. */
-export const ALL_INVARIANTS: readonly InvariantSentence[] = [...INVARIANTS, SECRECY];
+export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...INVARIANTS, SECRECY];
 
 /** Throws where there is none of the name. */
 export function invariantById(id: string): InvariantSentence {

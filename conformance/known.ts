@@ -3,7 +3,7 @@ import _ from 'lodash';
 import type { Target } from '../adapters/adapter.ts';
 import { createdLabels, printCommand, type Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
-import type { Checking } from './check.ts';
+import { newTally, type Checking } from './check.ts';
 import {
   describes,
   inapplicable,
@@ -101,7 +101,7 @@ export class Known {
   }
 
   async #attempt(entry: KnownDivergence, program: Program): Promise<Finding> {
-    const tally = { checks: new Map<string, number>(), environment: 0 };
+    const tally = newTally();
     const verdict = await judge({ ...this.#checking, tally }, program);
     if (verdict.kind === 'inconclusive') return { status: 'inconclusive', note: verdict.reason };
     if (verdict.kind === 'diverges') {

@@ -1,9 +1,10 @@
 /** What the specification's own state says is true, in the vocabulary of facts. */
 import type {
   BindingFact,
-  Facts,
+  FactParts,
   FileFact,
   InodeFact,
+  PrivateFact,
   ResidentFact,
   SlotFact,
   StageTwoFact,
@@ -35,8 +36,15 @@ function frameNumbers(state: State): (inode: Label, page: number) => number {
   };
 }
 
-export function factsOfState(state: State): Facts {
+/** What the specification knows of: no mechanism. */
+type Specified = Pick<
+  FactParts,
+  'vms' | 'private' | 'files' | 'inodes' | 'slots' | 'bindings' | 'resident' | 'stageTwo' | 'user' | 'poisoned'
+>;
+
+export function factsOfState(state: State): Specified {
   const vms: VmFact[] = [];
+  const privateFrames: PrivateFact[] = [];
   const files: FileFact[] = [];
   const inodes: InodeFact[] = [];
   const slots: SlotFact[] = [];
@@ -46,7 +54,8 @@ export function factsOfState(state: State): Facts {
   const poisoned: number[] = [];
   const frameOf = frameNumbers(state);
   for (const [vm, { private: isPrivate, slots: slotTable, stageTwo: entries }] of state.vms) {
-    vms.push({ vm, private: isPrivate.map(({ start, end }) => [start, end] as const) });
+    vms.push({ vm });
+    for (const { start, end } of isPrivate) privateFrames.push({ vm, start, end });
     for (const { id: slot, baseGfn, pages, gmem } of slotTable.values())
       slots.push({
         vm,
@@ -77,13 +86,31 @@ export function factsOfState(state: State): Facts {
       resident.push({ inode, page: start, frame: frameOf(inode, start), count: end - start });
     for (const { start, end } of bad) for (let page = start; page < end; page++) poisoned.push(frameOf(inode, page));
   }
-  return { vms, files, inodes, slots, bindings, resident, stageTwo, user: userMappings(state, frameOf), poisoned };
+  return {
+    vms,
+    private: privateFrames,
+    files,
+    inodes,
+    slots,
+    bindings,
+    resident,
+    stageTwo,
+    user: userMappings(state, frameOf),
+    poisoned,
+  };
 }
 
 function userMappings(state: State, frameOf: (inode: Label, page: number) => number): UserMappingFact[] {
   const user: UserMappingFact[] = [];
   for (const [mapping, { inode, firstPage, touched }] of state.mappings)
     for (const { start, end } of touched)
-      user.push({ mapping, page: start, frame: frameOf(inode, firstPage + start), count: end - start });
+      user.push({
+        mapping,
+        page: start,
+        count: end - start,
+        inode,
+        inodePage: firstPage + start,
+        frame: frameOf(inode, firstPage + start),
+      });
   return user;
 }

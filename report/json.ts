@@ -38,6 +38,10 @@ export const InvariantReport = z.strictObject({
   source: z.string(),
   status: z.enum(['held', 'broken', 'not-observable', 'not-evaluated']),
   checks: count.describe('Command boundaries at which it was evaluated'),
+  unseen: z
+    .array(z.string())
+    .optional()
+    .describe('Where it was evaluated: parts of the facts that it speaks of, and that the target does not show'),
 });
 
 export const StepReport = z.strictObject({
@@ -161,9 +165,9 @@ export function reportOf(campaign: Campaign, circumstances: Circumstances): Repo
     verdict,
     runs: [{ seed, verdict, ...(reason === undefined ? {} : { reason }), programs, commands, durationMs }],
     rules: _.uniqBy(specification.rules(), 'id').map((rule) => ruleReport(rule, coverage.hits(rule.id), skipped)),
-    invariants: invariants.map(({ id, status, checks }) => {
+    invariants: invariants.map(({ id, status, checks, unseen }) => {
       const { sentence, source } = invariantById(id);
-      return { id, sentence, source, status, checks };
+      return { id, sentence, source, status, checks, ...(unseen.length > 0 && { unseen: [...unseen] }) };
     }),
     unmodelled: [...unmodelled].map(([rule, times]) => ({ rule, programs: times })),
     knownDivergences: known.map(knownReport),

@@ -122,6 +122,13 @@ describe('the report on the terminal', () => {
     expect(text).toMatch(/^skipped {5}3 capabilities\n {2}facts +nobody looks inside$/m);
   });
 
+  test('names the parts of the facts that an invariant was evaluated without', () => {
+    const dim = passed.invariants.map((each) => ({ ...each, unseen: ['slots', 'stageTwo'] }));
+    expect(printReport({ ...passed, invariants: dim }, PLAIN)).toMatch(
+      /gmem\/never-rebinds +held \d+ times, as far as can be seen without slots, stageTwo$/m,
+    );
+  });
+
   test('gives the reason where nothing can be said', () => {
     expect(printReport(stuck(), PLAIN)).toContain('inconclusive: the target was gone');
   });

@@ -94,10 +94,10 @@ function printInvariants({ invariants }: Report, colors: Colors): readonly strin
   return [
     field('invariants', `held ${held.length} of ${invariants.length}`),
     ...aligned(
-      invariants.map(({ id, status, checks }): Row => [
+      invariants.map(({ id, status, checks, unseen = [] }): Row => [
         id,
         match(status)
-          .with('held', () => `held ${plural(checks, 'time')}`)
+          .with('held', () => `held ${plural(checks, 'time')}${withoutParts(unseen)}`)
           .with('broken', () => colors.red('broken'))
           .with('not-observable', () => 'not observable on this target')
           .with('not-evaluated', () => 'never evaluated in this run')
@@ -106,6 +106,9 @@ function printInvariants({ invariants }: Report, colors: Colors): readonly strin
     ),
   ];
 }
+
+const withoutParts = (unseen: readonly string[]): string =>
+  unseen.length === 0 ? '' : `, as far as can be seen without ${unseen.join(', ')}`;
 
 /** Rules shown by name; the others are in the JSON report. */
 const UNMODELLED_SHOWN = 10;

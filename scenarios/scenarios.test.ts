@@ -6,7 +6,7 @@ import { mutantById } from '../adapters/mutants/index.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { judge } from '../conformance/judge.ts';
-import { checkProgram } from '../conformance/check.ts';
+import { checkProgram, newTally } from '../conformance/check.ts';
 import { Coverage } from '../conformance/coverage.ts';
 import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 import { checkSecrecy, SECRECY, twinOf } from '../conformance/secret.ts';
@@ -45,7 +45,7 @@ function scenarioOf(text: string): Scenario {
 /** What became of the program on the target: verdict, and whether the rule decided and the invariant was evaluated. */
 async function replay({ specification, program, rule, invariant }: Scenario, target: Target) {
   const coverage = new Coverage(specification);
-  const tally = { checks: new Map<string, number>(), environment: 0 };
+  const tally = newTally();
   const checking = { specification, target, coverage, tally };
   const verdict = await checkProgram(checking, program);
   const secrecy = await checkSecrecy(checking, program);

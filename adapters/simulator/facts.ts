@@ -1,10 +1,11 @@
 /** What is true of the simulated machine, in the vocabulary of model/core/facts.ts. Only looks, changes nothing. */
 import type {
   BindingFact,
-  Facts,
+  FactParts,
   FileFact,
   InodeFact,
   OrphanFact,
+  PrivateFact,
   ResidentFact,
   SlotFact,
   StageTwoFact,
@@ -19,14 +20,18 @@ import type { Syscalls } from './syscalls.ts';
 
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
+/** All but the direct map, which the simulator has not. */
+export type Simulated = Omit<FactParts, 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents'>;
+
 /** The facts now, of which the parts that are not stale are those of `before`. */
-export function collectFacts(machine: Syscalls, before: Facts = NOTHING): Facts {
+export function collectFacts(machine: Syscalls, before: Simulated = NOTHING): Simulated {
   const stale = (parts: number): boolean => (machine.stale & parts) !== 0;
   const objects = stale(PART.SLOTS | PART.FILES | PART.VMS);
   // Frames that are pinned across a command are leaked; pins are too frequent to mark anything stale.
-  const pages = stale(PART.RESIDENT | PART.USER) || machine.pins.size > 0 || before.orphans?.length !== 0;
-  const facts: Facts = {
+  const pages = stale(PART.RESIDENT | PART.USER) || machine.pins.size > 0 || before.orphans.length > 0;
+  return {
     vms: stale(PART.VMS) ? vmsOf(machine) : before.vms,
+    private: stale(PART.VMS) ? privateOf(machine) : before.private,
     files: stale(PART.FILES) ? filesOf(machine) : before.files,
     inodes: stale(PART.FILES) ? inodesOf(machine) : before.inodes,
     slots: objects ? slotsOf(machine) : before.slots,
@@ -36,14 +41,15 @@ export function collectFacts(machine: Syscalls, before: Facts = NOTHING): Facts 
     stageTwo: stale(PART.STAGE_TWO) ? stageTwoOf(machine) : before.stageTwo,
     user: stale(PART.USER) ? userOf(machine) : before.user,
     poisoned: stale(PART.POISONED) ? [...machine.poisoned].sort((a, b) => a - b) : before.poisoned,
-    free: stale(PART.FREE) ? machine.freeRuns.slice() : (before.free ?? []),
-    firstTouches: stale(PART.EVENTS) ? [...machine.firstTouches] : (before.firstTouches ?? []),
+    free: stale(PART.FREE) ? machine.freeRuns.slice() : before.free,
+    firstTouches: stale(PART.EVENTS) ? [...machine.firstTouches] : before.firstTouches,
+    outOfBounds: stale(PART.EVENTS) ? [...machine.outOfBounds] : before.outOfBounds,
   };
-  return machine.outOfBounds.length === 0 ? facts : { ...facts, outOfBounds: [...machine.outOfBounds] };
 }
 
-const NOTHING: Facts = {
+const NOTHING: Simulated = {
   vms: [],
+  private: [],
   files: [],
   inodes: [],
   slots: [],
@@ -55,13 +61,17 @@ const NOTHING: Facts = {
   free: [],
   orphans: [],
   firstTouches: [],
+  outOfBounds: [],
 };
 
-const vmsOf = (machine: Syscalls): VmFact[] =>
-  Array.from(machine.vmList, ({ label, attributes }) => ({
-    vm: label,
-    private: attributes.all.map(({ start, end }) => [start, end] as const),
-  }));
+const vmsOf = (machine: Syscalls): VmFact[] => Array.from(machine.vmList, ({ label }) => ({ vm: label }));
+
+function privateOf(machine: Syscalls): PrivateFact[] {
+  const facts: PrivateFact[] = [];
+  for (const { label, attributes } of machine.vmList)
+    for (const { start, end } of attributes.all) facts.push({ vm: label, start, end });
+  return facts;
+}
 
 const inodesOf = (machine: Syscalls): InodeFact[] =>
   Array.from(machine.inodes, ({ label, pages }) => ({ inode: label, pages }));
@@ -105,6 +115,9 @@ function bindingsOf(machine: Syscalls): BindingFact[] {
   return facts;
 }
 
+/** A run that is still growing. */
+type Changeable<T> = { -readonly [K in keyof T]: T[K] };
+
 /**
  * Pages in page caches, cut where the number of references changes, and where a mapping of them starts or ends: what
  * refers to a run refers to the whole of it.
@@ -112,7 +125,7 @@ function bindingsOf(machine: Syscalls): BindingFact[] {
 function residentOf(machine: Syscalls): ResidentFact[] {
   const facts: ResidentFact[] = [];
   for (const inode of machine.inodes) {
-    let last: { -readonly [K in keyof ResidentFact]: ResidentFact[K] } | undefined;
+    let last: Changeable<Required<ResidentFact>> | undefined;
     let cuts: ReadonlySet<number> | undefined;
     for (const { start, end, value } of inode.pageCache.all) {
       for (const run of countReferences(machine, start + value.delta, end + value.delta)) {
@@ -193,7 +206,7 @@ function stageTwoOf(machine: Syscalls): StageTwoFact[] {
   const facts: StageTwoFact[] = [];
   for (const { label, roots } of machine.vmList)
     for (const root of roots) {
-      let last: { -readonly [K in keyof StageTwoFact]: StageTwoFact[K] } | undefined;
+      let last: Changeable<StageTwoFact> | undefined;
       for (const { start, end, value } of root.all) {
         const frame = start + value.delta;
         if (
@@ -211,9 +224,16 @@ function stageTwoOf(machine: Syscalls): StageTwoFact[] {
 
 function userOf(machine: Syscalls): UserMappingFact[] {
   const facts: UserMappingFact[] = [];
-  for (const { label, ptes } of machine.vmas.values())
+  for (const { label, ptes, file, pgoff } of machine.vmas.values())
     for (const { start, end, value } of ptes.all)
       if (value !== HWPOISON_ENTRY)
-        facts.push({ mapping: label, page: start, frame: start + value, count: end - start });
+        facts.push({
+          mapping: label,
+          page: start,
+          count: end - start,
+          inode: file.inode.label,
+          inodePage: pgoff + start,
+          frame: start + value,
+        });
   return facts;
 }

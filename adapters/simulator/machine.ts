@@ -1,12 +1,11 @@
 /** The simulated host machine: commands, descriptors, and what is told about them. */
-import type { Facts } from '../../model/core/facts.ts';
 import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import type { Address, Label } from '../../model/core/state.ts';
 import type { MemoryAttributes } from './attributes.ts';
 import type { PreFaultMemory } from './faults.ts';
-import { collectFacts } from './facts.ts';
+import { collectFacts, type Simulated } from './facts.ts';
 import { PART } from './kernel.ts';
 import type { File, Kvm, PlainFile, Vcpu } from './objects.ts';
 import { Syscalls, type FileOperation, type Sharing, type StatField } from './syscalls.ts';
@@ -17,7 +16,7 @@ const OTHER = 'null';
 const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export class SimulatorMachine extends Syscalls {
-  private known: Facts | undefined;
+  private known: Simulated | undefined;
 
   constructor(config: Config) {
     super(config);
@@ -44,7 +43,7 @@ export class SimulatorMachine extends Syscalls {
   }
 
   /** The same object as before where nothing has changed. A reference that is left on its way marks nothing stale. */
-  facts(): Facts {
+  facts(): Simulated {
     if (this.known === undefined || this.stale !== 0 || this.pins.size > 0) {
       this.known = collectFacts(this, this.known);
       this.stale = 0;

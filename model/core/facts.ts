@@ -1,17 +1,24 @@
 /**
  * What is true of a machine at a command boundary: the common vocabulary in which invariants are stated. The
- * specification derives facts from its state; a target that sees inside itself reports its own. A part that a target
- * cannot see is left out, and invariants that need it are reported as not observable.
+ * specification derives facts from its state; a target reports as much of its own as it sees. A part that it cannot see
+ * is left out, and what invariants say of that part is reported as not observable. A part that is there is complete, as
+ * far as invariants can tell: what a target leaves out of one, it leaves out with everything that refers to it.
  *
  * Facts name things by what they are, not by what the machine calls them: a struct kvm by the label of the descriptor
  * that created it, also after its memory was freed and became another struct kvm.
  */
 import type { Label } from './state.ts';
 
+/** A struct kvm that has not been destroyed. */
 export interface VmFact {
   readonly vm: Label;
-  /** Guest frames with the attribute PRIVATE: pairs of first frame and frame past the end. */
-  readonly private: readonly (readonly [number, number])[];
+}
+
+/** Guest frames with the attribute PRIVATE, from `start` up to `end`. */
+export interface PrivateFact {
+  readonly vm: Label;
+  readonly start: number;
+  readonly end: number;
 }
 
 /** A guest_memfd file that has not been released. */
@@ -52,12 +59,13 @@ export interface BindingFact {
   readonly live: boolean;
 }
 
-/** `count` physical frames from `frame` on hold the pages of an inode from `page` on. */
+/** `count` pages of an inode from `page` on are in its page cache. */
 export interface ResidentFact {
   readonly inode: Label;
   readonly page: number;
-  readonly frame: number;
   readonly count: number;
+  /** The first of the physical frames in a row that hold them. Whoever reports entries of stage 2 knows it. */
+  readonly frame?: number;
   /** References to each of those frames; mechanism, so left out by a target that does not count. */
   readonly references?: number;
 }
@@ -82,11 +90,16 @@ export interface StageTwoFact {
   readonly private: boolean;
 }
 
+/** Entries of a user page table, from page `page` of a mapping on. */
 export interface UserMappingFact {
   readonly mapping: Label;
   readonly page: number;
-  readonly frame: number;
   readonly count: number;
+  /** What the mapping was made to show there: pages of an inode. */
+  readonly inode: Label;
+  readonly inodePage: number;
+  /** The first of the physical frames in a row that are there. Left out by a target that cannot see frames. */
+  readonly frame?: number;
 }
 
 /** A page that was shown to a guest or to the host for the first time since the last command. */
@@ -129,8 +142,10 @@ export interface ShareEvent {
   readonly frame: number;
 }
 
-export interface Facts {
+/** Every part that facts can have. */
+export interface FactParts {
   readonly vms: readonly VmFact[];
+  readonly private: readonly PrivateFact[];
   readonly files: readonly FileFact[];
   readonly inodes: readonly InodeFact[];
   readonly slots: readonly SlotFact[];
@@ -140,18 +155,24 @@ export interface Facts {
   readonly user: readonly UserMappingFact[];
   /** Frames with a memory failure. */
   readonly poisoned: readonly number[];
-  /** The parts below are mechanism: only a target that sees inside itself has them. */
-  readonly free?: readonly FrameRun[];
-  readonly orphans?: readonly OrphanFact[];
-  readonly firstTouches?: readonly FirstTouch[];
+  /** The parts below are mechanism, which the specification of guest_memfd has not. */
+  readonly free: readonly FrameRun[];
+  /** Whoever reports these counts references to resident pages as well. */
+  readonly orphans: readonly OrphanFact[];
+  readonly firstTouches: readonly FirstTouch[];
   /** Frames that the direct map does not show. */
-  readonly absent?: readonly FrameRun[];
+  readonly absent: readonly FrameRun[];
   /** Frames whose sharing count is not zero. */
-  readonly shares?: readonly ShareFact[];
-  readonly staleTlb?: readonly StaleTlbFact[];
-  readonly caches?: readonly CacheFact[];
+  readonly shares: readonly ShareFact[];
+  readonly staleTlb: readonly StaleTlbFact[];
+  readonly caches: readonly CacheFact[];
   /** Since the last command, in order. */
-  readonly shareEvents?: readonly ShareEvent[];
+  readonly shareEvents: readonly ShareEvent[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
-  readonly outOfBounds?: readonly string[];
+  readonly outOfBounds: readonly string[];
 }
+
+export type FactPart = keyof FactParts;
+
+/** What a target sees of itself. */
+export type Facts = Partial<FactParts>;

@@ -1,24 +1,24 @@
-import type { Facts } from '../core/facts.ts';
-import { always, hex, type Invariant, type Moment } from './invariant.ts';
+import type { PrivateFact, StageTwoFact } from '../core/facts.ts';
+import { clause, hex, type Invariant } from './invariant.ts';
 
-/** Whether the frames from `gfn` on are all private, all shared, or some of each. */
-function worldOf(facts: Facts, vm: string, gfn: number, count: number): 'private' | 'shared' | 'mixed' {
-  const ranges = facts.vms.find((each) => each.vm === vm)?.private ?? [];
-  for (const [start, end] of ranges) {
+/** Whether the frames of the entry are all private, all shared, or some of each. */
+function worldOf(ranges: readonly PrivateFact[], { vm, gfn, count }: StageTwoFact): 'private' | 'shared' | 'mixed' {
+  for (const { vm: owner, start, end } of ranges) {
+    if (owner !== vm) continue;
     if (start <= gfn && gfn + count <= end) return 'private';
     if (start < gfn + count && gfn < end) return 'mixed';
   }
   return 'shared';
 }
 
-function twoWorlds({ after }: Moment): string | undefined {
-  for (const { vm, gfn, count, private: isPrivate } of after.stageTwo) {
-    const world = worldOf(after, vm, gfn, count);
-    const mapped = isPrivate ? 'private' : 'shared';
-    if (world !== mapped) return `gfn ${hex(gfn)} of ${vm} is ${world}, and stage 2 maps it as ${mapped}`;
+const twoWorlds = clause(['stageTwo', 'private'], ({ after }) => {
+  for (const entry of after.stageTwo) {
+    const world = worldOf(after.private, entry);
+    const mapped = entry.private ? 'private' : 'shared';
+    if (world !== mapped) return `gfn ${hex(entry.gfn)} of ${entry.vm} is ${world}, and stage 2 maps it as ${mapped}`;
   }
   return undefined;
-}
+});
 
 export const attributeInvariants: readonly Invariant[] = [
   {
@@ -27,7 +27,6 @@ export const attributeInvariants: readonly Invariant[] = [
       'A gfn is private or shared, never both: no stage-2 entry of one kind survives a conversion to the other.',
     source:
       'virt/kvm/kvm_main.c: kvm_vm_set_mem_attributes(); arch/x86/kvm/mmu/mmu.c: kvm_arch_pre_set_memory_attributes()',
-    observable: always,
-    broken: twoWorlds,
+    clauses: [twoWorlds],
   },
 ];

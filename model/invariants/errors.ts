@@ -1,9 +1,18 @@
 import _ from 'lodash';
-import type { Facts } from '../core/facts.ts';
-import { always, type Invariant, type Moment } from './invariant.ts';
+import type { FactPart, StageTwoFact } from '../core/facts.ts';
+import { clause, type Clause, type Invariant } from './invariant.ts';
 
 /** Parts that only commands change. */
-const LASTING = ['vms', 'files', 'inodes', 'slots', 'bindings', 'resident', 'poisoned'] as const;
+const LASTING = [
+  'vms',
+  'private',
+  'files',
+  'inodes',
+  'slots',
+  'bindings',
+  'resident',
+  'poisoned',
+] as const satisfies readonly FactPart[];
 
 /** Facts come in no particular order. */
 const inOrder = (part: readonly unknown[]): readonly string[] => part.map((fact) => JSON.stringify(fact)).sort();
@@ -11,28 +20,26 @@ const inOrder = (part: readonly unknown[]): readonly string[] => part.map((fact)
 const sameFacts = (a: readonly unknown[], b: readonly unknown[]): boolean =>
   a === b || _.isEqual(a, b) || _.isEqual(inOrder(a), inOrder(b));
 
-/** Entries of stage 2 are a cache: a failed move of a slot drops them, and nobody can tell. None may be added. */
-function addedStageTwo({ before, after }: { readonly before: Facts; readonly after: Facts }): boolean {
-  if (before.stageTwo === after.stageTwo) return false;
-  return after.stageTwo.some(
-    (entry) =>
-      !before.stageTwo.some(
-        (old) =>
-          old.vm === entry.vm &&
-          old.private === entry.private &&
-          old.gfn <= entry.gfn &&
-          entry.gfn + entry.count <= old.gfn + old.count &&
-          entry.frame - old.frame === entry.gfn - old.gfn,
-      ),
+const unchanged = (part: (typeof LASTING)[number]): Clause =>
+  clause([part], ({ before, after, failed }) =>
+    failed && before !== undefined && !sameFacts(before[part], after[part])
+      ? `the command failed, and these changed: ${part}`
+      : undefined,
   );
-}
 
-function effect({ before, after, failed }: Moment): string | undefined {
-  if (!failed || before === undefined) return undefined;
-  const changed: string[] = LASTING.filter((part) => !sameFacts(before[part], after[part]));
-  if (addedStageTwo({ before, after })) changed.push('stageTwo');
-  return changed.length === 0 ? undefined : `the command failed, and these changed: ${changed.join(', ')}`;
-}
+const isPartOf = (entry: StageTwoFact, old: StageTwoFact): boolean =>
+  old.vm === entry.vm &&
+  old.private === entry.private &&
+  old.gfn <= entry.gfn &&
+  entry.gfn + entry.count <= old.gfn + old.count &&
+  entry.frame - old.frame === entry.gfn - old.gfn;
+
+/** Entries of stage 2 are a cache: a failed move of a slot drops them, and nobody can tell. None may be added. */
+const noneAdded = clause(['stageTwo'], ({ before, after, failed }) => {
+  if (!failed || before === undefined || before.stageTwo === after.stageTwo) return undefined;
+  const added = after.stageTwo.some((entry) => !before.stageTwo.some((old) => isPartOf(entry, old)));
+  return added ? 'the command failed, and these changed: stageTwo' : undefined;
+});
 
 export const errorInvariants: readonly Invariant[] = [
   {
@@ -40,7 +47,6 @@ export const errorInvariants: readonly Invariant[] = [
     sentence:
       'A command that fails changes nothing but the partial progress that its rule documents; it may drop cached translations.',
     source: 'virt/kvm/kvm_main.c: kvm_set_memory_region(), kvm_vm_set_mem_attributes()',
-    observable: always,
-    broken: effect,
+    clauses: [...LASTING.map(unchanged), noneAdded],
   },
 ];

@@ -1,32 +1,38 @@
-import type { BindingFact, Facts, FileFact } from '../core/facts.ts';
-import { always, hex, type Invariant, type Moment } from './invariant.ts';
+import type { BindingFact, FileFact } from '../core/facts.ts';
+import { clause, hex, type Invariant } from './invariant.ts';
 
-const fileOf = (facts: Facts, label: string): FileFact | undefined => facts.files.find(({ file }) => file === label);
+const fileOf = (files: readonly FileFact[], label: string): FileFact | undefined =>
+  files.find(({ file }) => file === label);
 
-function rebinding({ before, after }: Moment): string | undefined {
+const sameOwner = clause(['files'], ({ before, after }) => {
   for (const { file, vm } of after.files) {
-    const earlier = before && fileOf(before, file);
+    const earlier = before && fileOf(before.files, file);
     if (earlier !== undefined && earlier.vm !== vm) return `${file} belonged to ${earlier.vm} and now belongs to ${vm}`;
   }
+  return undefined;
+});
+
+const slotOfOwner = clause(['files', 'slots'], ({ after }) => {
   for (const { file, vm, slot } of after.slots) {
-    const owner = file === undefined ? undefined : fileOf(after, file);
+    const owner = file === undefined ? undefined : fileOf(after.files, file);
     if (owner !== undefined && owner.vm !== vm)
       return `slot ${slot} of ${vm} is bound to ${owner.file}, which was created for ${owner.vm}`;
   }
+  return undefined;
+});
+
+const bindingOfOwner = clause(['files', 'bindings'], ({ after }) => {
   for (const { file, vm, slot } of after.bindings) {
-    const owner = fileOf(after, file);
+    const owner = fileOf(after.files, file);
     if (owner !== undefined && owner.vm !== vm)
       return `${file}, which was created for ${owner.vm}, binds slot ${slot} of ${vm}`;
   }
   return undefined;
-}
+});
 
-function doubleBinding({ after }: Moment): string | undefined {
-  const { bindings } = after;
+const noneOverlap = clause(['bindings'], ({ after: { bindings } }) => {
   for (let i = 0; i < bindings.length; i++) {
     const a = bindings[i] as BindingFact;
-    const outside = bindingOutside(after, a);
-    if (outside !== undefined) return outside;
     for (let j = i + 1; j < bindings.length; j++) {
       const b = bindings[j] as BindingFact;
       if (a.file === b.file && a.start < b.end && b.start < a.end)
@@ -34,33 +40,46 @@ function doubleBinding({ after }: Moment): string | undefined {
     }
   }
   return undefined;
-}
+});
 
-function bindingOutside(facts: Facts, { file, start, end, slot }: BindingFact): string | undefined {
-  const inode = fileOf(facts, file)?.inode;
-  const size = facts.inodes.find((each) => each.inode === inode)?.pages;
-  if (size !== undefined && end > size)
-    return `slot ${slot} is bound to pages ${hex(start)} to ${hex(end)} of ${file}, which has ${hex(size)}`;
+const withinFile = clause(['bindings', 'files', 'inodes'], ({ after }) => {
+  for (const { file, start, end, slot } of after.bindings) {
+    const inode = fileOf(after.files, file)?.inode;
+    const size = after.inodes.find((each) => each.inode === inode)?.pages;
+    if (size !== undefined && end > size)
+      return `slot ${slot} is bound to pages ${hex(start)} to ${hex(end)} of ${file}, which has ${hex(size)}`;
+  }
   return undefined;
-}
+});
 
-function unpinned({ after }: Moment): string | undefined {
+const vmPinned = clause(['files', 'vms'], ({ after }) => {
   for (const { file, vm } of after.files)
     if (!after.vms.some((each) => each.vm === vm)) return `${file} outlives ${vm}`;
+  return undefined;
+});
+
+const filePinned = clause(['slots', 'files'], ({ after }) => {
   for (const { file, vm, slot } of after.slots)
-    if (file !== undefined && fileOf(after, file) === undefined)
+    if (file !== undefined && fileOf(after.files, file) === undefined)
       return `slot ${slot} of ${vm} refers to ${file}, which is gone`;
   return undefined;
-}
+});
 
-/** A binding is a slot's, and a slot's file has the binding. */
-function mismatch({ after }: Moment): string | undefined {
-  for (const { file, vm, slot, live, start, end } of after.bindings) {
-    if (!live) return `${file} binds slot ${slot} of ${vm}, which is gone`;
+const noneDangling = clause(['bindings'], ({ after }) => {
+  const dangling = after.bindings.find(({ live }) => !live);
+  return dangling && `${dangling.file} binds slot ${dangling.slot} of ${dangling.vm}, which is gone`;
+});
+
+const slotOfBinding = clause(['bindings', 'slots'], ({ after }) => {
+  for (const { file, vm, slot, start, end } of after.bindings) {
     const owner = after.slots.find((each) => each.vm === vm && each.slot === slot);
     if (owner?.file !== file || owner.firstPage !== start || owner.firstPage + owner.pages !== end)
       return `${file} binds pages ${hex(start)} to ${hex(end)} to slot ${slot} of ${vm}, which shows something else`;
   }
+  return undefined;
+});
+
+const bindingOfSlot = clause(['bindings', 'slots'], ({ after }) => {
   for (const { file, vm, slot, firstPage } of after.slots)
     if (
       file !== undefined &&
@@ -70,9 +89,9 @@ function mismatch({ after }: Moment): string | undefined {
     )
       return `slot ${slot} of ${vm} refers to ${file}, which has no binding for it`;
   return undefined;
-}
+});
 
-function mutated({ before, after }: Moment): string | undefined {
+const unchanged = clause(['slots'], ({ before, after }) => {
   if (before === undefined || before.slots === after.slots) return undefined;
   for (const { vm, slot, gmem, baseGfn, pages } of before.slots) {
     const now = after.slots.find((each) => each.vm === vm && each.slot === slot);
@@ -82,7 +101,7 @@ function mutated({ before, after }: Moment): string | undefined {
       return `slot ${slot} of ${vm} changed without being deleted`;
   }
   return undefined;
-}
+});
 
 const SEED = 'Christopherson and Tng on "KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()", September 2023';
 
@@ -92,36 +111,31 @@ export const gmemInvariants: readonly Invariant[] = [
     sentence:
       'A gmem file is usable with the struct kvm that it was created for and with no other, ever, however fds, pointers and ids are reused.',
     source: SEED,
-    observable: always,
-    broken: rebinding,
+    clauses: [sameOwner, slotOfOwner, bindingOfOwner],
   },
   {
     id: 'gmem/one-slot-per-page',
     sentence: 'Within one gmem file, a file page is bound to at most one slot; a binding lies within the file.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(), before 7.3.4 kvm_gmem_bind()',
-    observable: always,
-    broken: doubleBinding,
+    clauses: [noneOverlap, withinFile],
   },
   {
     id: 'gmem/file-pins-vm',
     sentence: 'The VM outlives each of its gmem files; no slot keeps a reference to a file that is gone.',
     source: 'virt/kvm/guest_memfd.c: __kvm_gmem_create(), kvm_gmem_release()',
-    observable: always,
-    broken: unpinned,
+    clauses: [vmPinned, filePinned],
   },
   {
     id: 'gmem/bindings-match-slots',
     sentence:
       'A file binds exactly the slots that refer to it, page for page; no binding is left to a slot that is gone.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_commit_memory_region(), before 7.3.4 kvm_gmem_bind(); kvm_gmem_unbind()',
-    observable: always,
-    broken: mismatch,
+    clauses: [noneDangling, slotOfBinding, bindingOfSlot],
   },
   {
     id: 'gmem/slot-immutable',
     sentence: 'A slot that shows guest memory can be deleted but not changed, and no slot becomes one.',
     source: 'virt/kvm/kvm_main.c: kvm_set_memory_region()',
-    observable: always,
-    broken: mutated,
+    clauses: [unchanged],
   },
 ];

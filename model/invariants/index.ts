@@ -4,7 +4,7 @@ import { gmemInvariants } from './gmem.ts';
 import type { Invariant } from './invariant.ts';
 import { memoryInvariants } from './memory.ts';
 
-export type { Invariant } from './invariant.ts';
+export { brokenBy, isObservable, unseenParts, type Invariant } from './invariant.ts';
 
 /** Every invariant over facts. `memory/private-is-secret` compares two runs, and is the engine's. */
 export const INVARIANTS: readonly Invariant[] = [

@@ -1,12 +1,19 @@
-import type { Facts } from '../core/facts.ts';
+import type { FactPart, FactParts, Facts } from '../core/facts.ts';
 
 /** The boundary after one command. */
-export interface Moment {
+export interface Moment<F extends Facts = Facts> {
   /** Facts before the command; undefined at the start of a program. */
-  readonly before: Facts | undefined;
-  readonly after: Facts;
+  readonly before: F | undefined;
+  readonly after: F;
   /** Whether the command failed with an error number. */
   readonly failed: boolean;
+}
+
+/** One thing that a sentence says, and the parts of the facts that tell whether it is so. */
+export interface Clause {
+  readonly parts: readonly FactPart[];
+  /** What breaks it, in words, or undefined where it holds. To be asked only where the facts have all of the parts. */
+  broken(moment: Moment): string | undefined;
 }
 
 /** A sentence that holds at every command boundary, for every implementation. */
@@ -14,11 +21,42 @@ export interface Invariant {
   readonly id: string;
   readonly sentence: string;
   readonly source: string;
-  /** Whether the facts have what the sentence speaks of; where not, the invariant is not observable on the target. */
-  observable(facts: Facts): boolean;
-  /** What breaks the sentence, in words, or undefined where it holds. */
-  broken(moment: Moment): string | undefined;
+  readonly clauses: readonly Clause[];
 }
 
-export const always = (): boolean => true;
+/** A clause that looks at those parts and at no other. */
+export function clause<const P extends FactPart>(
+  parts: readonly P[],
+  broken: (moment: Moment<Pick<FactParts, P>>) => string | undefined,
+): Clause {
+  const isShown = (facts: Facts): facts is Pick<FactParts, P> => shows(facts, parts);
+  return {
+    parts,
+    broken: ({ before, after, failed }) =>
+      isShown(after)
+        ? broken({ before: before !== undefined && isShown(before) ? before : undefined, after, failed })
+        : undefined,
+  };
+}
+
+const shows = (facts: Facts, parts: readonly FactPart[]): boolean => parts.every((part) => facts[part] !== undefined);
+
+/** Whether the facts tell anything of the invariant: whether they have what one of its clauses looks at. */
+export const isObservable = ({ clauses }: Invariant, facts: Facts): boolean =>
+  clauses.some(({ parts }) => shows(facts, parts));
+
+/** Parts that a target does not show, and without which not all of the sentence can be told. */
+export const unseenParts = ({ clauses }: Invariant, shown: ReadonlySet<FactPart>): readonly FactPart[] => [
+  ...new Set(clauses.flatMap(({ parts }) => parts.filter((part) => !shown.has(part)))),
+];
+
+/** What breaks the invariant, in words, as far as the facts tell; undefined where nothing does. */
+export function brokenBy({ clauses }: Invariant, moment: Moment): string | undefined {
+  for (const each of clauses) {
+    const how = each.broken(moment);
+    if (how !== undefined) return how;
+  }
+  return undefined;
+}
+
 export const hex = (value: number): string => `0x${value.toString(16)}`;
