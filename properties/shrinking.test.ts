@@ -33,7 +33,14 @@ const upTo = (max: number): Domain<bigint> => ({
   wild: (random) => BigInt(random.below(max + 1)),
 });
 
-const accepting = { mayAlso: [], guards: [], weight: 4, source: 'none', summary: 'A command of a challenge.' } as const;
+const accepting = {
+  mayAlso: [],
+  guards: [],
+  weight: 4,
+  source: 'none',
+  summary: 'A command of a challenge.',
+  does: 'nothing',
+} as const;
 const accepts = (id: string) =>
   [{ id, when: 'always', accept: (_args: unknown, state: never) => ({ state }) }] as const;
 

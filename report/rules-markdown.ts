@@ -17,12 +17,13 @@ several places or with several results has one row for each.
 
 const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
 
-function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
+/** A table in Markdown. */
+export function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
   return [line(heading), line(heading.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-const code = (text: string): string => `\`${text}\``;
+export const code = (text: string): string => `\`${text}\``;
 
 /** What the rule answers; an error or a short answer is set as code, a sentence as text. */
 const result = ({ kind, result: text }: Rule): string => (kind === 'unmodelled' ? `unmodelled: ${text}` : code(text));
@@ -50,11 +51,12 @@ function environment(transition: AnyTransition): string | undefined {
 }
 
 function section(transition: AnyTransition): string {
-  const { name, summary, source, requires } = transition;
+  const { name, summary, does, tells, source, requires } = transition;
   const condition = printCondition(transition.only);
   const parts = [
     `### ${code(name)}`,
     summary,
+    `What is done: ${does}.${tells === undefined ? '' : ` The value of a success is ${tells}.`}`,
     `Source: ${source}.`,
     condition === '' ? undefined : `Holds: ${condition}.`,
     requires === undefined ? undefined : `Needs a target that ${CAPABILITIES[requires]} (${code(requires)}).`,

@@ -9,6 +9,7 @@ const SEEK_MAX = 4n;
 export const fileSeek = defineTransition({
   name: 'file.seek',
   summary: 'Tries to move the file position; guest memory has none.',
+  does: '`lseek(fd, offset, whence)`',
   source: 'fs/read_write.c: ksys_lseek()',
   args: { fd: fd('gmem'), offset: i64(), whence: u32({ boundaries: [SEEK_MAX, SEEK_MAX + 1n] }) },
   mayAlso: [],

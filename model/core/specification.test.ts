@@ -9,6 +9,7 @@ import { defineTransition } from './transition.ts';
 const toy = defineTransition({
   name: 'toy.do',
   summary: 'An example.',
+  does: 'nothing',
   source: 'nowhere',
   args: { n: u64() },
   mayAlso: ['ENOMEM'],
@@ -49,6 +50,7 @@ const linkOnly = { ...toy, name: 'toy.link', only: { feature: 'gmem-link' } } as
 const fileToy = defineTransition({
   name: 'toy.file',
   summary: 'An example with a descriptor.',
+  does: 'nothing',
   source: 'nowhere',
   args: { vm: fd('vm') },
   mayAlso: [],

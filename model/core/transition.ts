@@ -105,6 +105,10 @@ export interface DrawContext {
 export interface Transition<N extends string = string, A = Args> {
   readonly name: N;
   readonly summary: string;
+  /** What a target does for it, with the arguments by their names: the system call, where it is one. */
+  readonly does: string;
+  /** What the value of a successful outcome is; left out where there is none. */
+  readonly tells?: string;
   readonly source: string;
   readonly args: { readonly [K in keyof A]: Domain };
   readonly only?: Condition;

@@ -35,6 +35,7 @@ function alreadySo(args: AttributesSet, state: State): boolean {
 export const attributesSet = defineTransition({
   name: 'attributes.set',
   summary: 'Makes guest frames private or shared. Needs no slot, outlives slots, and never touches content.',
+  does: '`ioctl(vm, KVM_SET_MEMORY_ATTRIBUTES, { address, size, attributes, flags })`',
   source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl_set_mem_attributes()',
   args: domains,
   mayAlso: [

@@ -47,6 +47,13 @@ function answer(state: State, vm: Label | undefined, cap: bigint): bigint {
 export const capCheck = defineTransition({
   name: 'cap.check',
   summary: 'Asks what the system, or one VM, supports.',
+  does: '`ioctl(fd, KVM_CHECK_EXTENSION, cap)`',
+  tells:
+    'what the ioctl returns: for NR_MEMSLOTS 32764; for MAX_VCPUS, MAX_VCPU_ID and VM_TYPES what the machine has; for ' +
+    'MULTI_ADDRESS_SPACE how many there are, which is 1 for a VM with private memory, and 0 for all where the machine has ' +
+    'one; for MEMORY_ATTRIBUTES those that can be set, which are none for a VM without private memory; for ' +
+    'PRE_FAULT_MEMORY 1 with two-dimensional paging, else 0; for GUEST_MEMFD_FLAGS those that can be given, where ' +
+    'INIT_SHARED is not for a VM with private memory; for the others 1',
   source:
     'virt/kvm/kvm_main.c: kvm_vm_ioctl_check_extension_generic(); arch/x86/kvm/x86.c: kvm_vm_ioctl_check_extension()',
   args: { fd: fd('any'), cap: u64({ boundaries: KNOWN }) },

@@ -4,6 +4,7 @@ import { defineTransition } from '../core/transition.ts';
 export const faultSlab = defineTransition({
   name: 'fault.slab',
   summary: 'Makes a coming allocation of kernel memory fail once.',
+  does: 'lets the next `skip` allocations of kernel memory be, and makes the one behind them fail, once',
   source: 'Documentation/fault-injection/fault-injection.rst: failslab',
   requires: 'fault-injection',
   args: { skip: u32() },

@@ -12,6 +12,7 @@ const close = rememberLast(({ fd: label }: { readonly fd: Label }, state: State)
 export const fdClose = defineTransition({
   name: 'fd.close',
   summary: 'Closes a descriptor; what only it kept alive goes with it.',
+  does: '`close(fd)`',
   source: 'fs/open.c: close(); virt/kvm/guest_memfd.c: kvm_gmem_release(); virt/kvm/kvm_main.c: kvm_vm_release()',
   args: { fd: fd('any') },
   mayAlso: [],

@@ -6,6 +6,7 @@ import { defineTransition } from '../core/transition.ts';
 export const fdDup = defineTransition({
   name: 'fd.dup',
   summary: 'Makes a second descriptor of the same open file.',
+  does: '`as = dup(fd)`',
   source: 'fs/file.c: ksys_dup()',
   args: { as: fresh('fd'), fd: fd('any') },
   mayAlso: ['EMFILE'],

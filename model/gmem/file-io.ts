@@ -8,6 +8,7 @@ const isPositioned = (op: string): boolean => op === 'pread' || op === 'pwrite';
 export const fileIo = defineTransition({
   name: 'file.io',
   summary: 'Reads or writes eight bytes of the file itself, which guest memory never allows.',
+  does: 'by `op`: `read(fd, buffer, 8)`, `write(fd, buffer, 8)`, `pread(fd, buffer, 8, offset)`, `pwrite(fd, buffer, 8, offset)`',
   source: 'fs/read_write.c: vfs_read(), vfs_write(); virt/kvm/guest_memfd.c: kvm_gmem_fops',
   args: { fd: fd('gmem'), op: choice('read', 'write', 'pread', 'pwrite'), offset: i64() },
   mayAlso: [],

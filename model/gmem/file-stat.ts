@@ -8,6 +8,8 @@ import { bytes, chooseFd } from './choose.ts';
 export const fileStat = defineTransition({
   name: 'file.stat',
   summary: 'Asks for a file’s size, mode or number of blocks.',
+  does: '`fstat(fd, &st)`',
+  tells: '`st_size`, `st_mode` or `st_blocks`, by `field`; the mode is 0100600',
   source: 'fs/stat.c: vfs_fstat(); virt/kvm/guest_memfd.c: __kvm_gmem_create()',
   args: { fd: fd('gmem'), field: choice('size', 'mode', 'blocks') },
   mayAlso: [],

@@ -6,6 +6,7 @@ import { bytes, chooseFd } from './choose.ts';
 export const fileTruncate = defineTransition({
   name: 'file.truncate',
   summary: 'Tries to change the size of a file; the size of guest memory never changes.',
+  does: '`ftruncate(fd, size)`',
   source: 'fs/open.c: do_ftruncate(); virt/kvm/guest_memfd.c: kvm_gmem_setattr()',
   args: { fd: fd('gmem'), size: i64() },
   mayAlso: [],

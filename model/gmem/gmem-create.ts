@@ -10,6 +10,7 @@ import { bytes, chooseFd, choosePages } from './choose.ts';
 export const gmemCreate = defineTransition({
   name: 'gmem.create',
   summary: 'Creates a guest memory inode, and a file of it that belongs to this VM for ever.',
+  does: '`file = ioctl(vm, KVM_CREATE_GUEST_MEMFD, { size, flags, reserved[0] = reserved })`',
   source: 'virt/kvm/guest_memfd.c: kvm_gmem_create(), __kvm_gmem_create()',
   args: {
     file: fresh('file'),

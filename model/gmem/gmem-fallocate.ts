@@ -33,6 +33,7 @@ const bytesWanted = ({ fd: label, offset, length }: FileRange, state: State): nu
 export const gmemFallocate = defineTransition({
   name: 'gmem.fallocate',
   summary: 'Allocates pages of a guest memory file, or punches them out.',
+  does: '`fallocate(fd, mode, offset, length)`',
   source: 'virt/kvm/guest_memfd.c: kvm_gmem_fallocate()',
   args: {
     fd: fd('gmem'),

@@ -8,6 +8,7 @@ const fileOf = (state: State, fdLabel: Label): Label | undefined => openAs(state
 export const gmemLink = defineTransition({
   name: 'gmem.link',
   summary: 'Makes a file of an existing guest memory inode that belongs to another VM.',
+  does: '`file = ioctl(vm, KVM_LINK_GUEST_MEMFD, { fd = from, flags })`',
   source: 'RFC PATCH v2 05/13 "KVM: selftests: Add tests for KVM_LINK_GUEST_MEMFD ioctl", 16 May 2025',
   only: { feature: 'gmem-link' },
   args: { file: fresh('file'), vm: fd('vm'), from: fd('gmem'), flags: u64() },

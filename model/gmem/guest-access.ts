@@ -254,6 +254,8 @@ const storeArgs = { ...loadArgs, value: u64() } as const;
 export const guestLoad = defineTransition({
   name: 'guest.load',
   summary: 'A vCPU reads a word of guest physical memory.',
+  does: 'the guest of `vcpu` loads the 8 bytes at the guest physical address `gpa`: `KVM_RUN` until the access is done, or until it comes back because of the access',
+  tells: 'the word',
   source: FAULTIN,
   args: loadArgs,
   mayAlso: ['ENOMEM', 'EINTR'],
@@ -291,6 +293,7 @@ export const guestLoad = defineTransition({
 export const guestStore = defineTransition({
   name: 'guest.store',
   summary: 'A vCPU writes a word of guest physical memory.',
+  does: 'the guest of `vcpu` stores `value` to the 8 bytes at the guest physical address `gpa`, in the same way',
   source: FAULTIN,
   args: storeArgs,
   mayAlso: ['ENOMEM', 'EINTR'],

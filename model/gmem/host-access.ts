@@ -162,6 +162,8 @@ const SOURCE = 'virt/kvm/guest_memfd.c: kvm_gmem_fault_user_mapping()';
 export const hostLoad = defineTransition({
   name: 'host.load',
   summary: 'The host process reads a word through a mapping.',
+  does: '`*(u64 *)(mapping + offset)`',
+  tells: 'the word',
   source: SOURCE,
   args: loadArgs,
   mayAlso: [],
@@ -183,6 +185,7 @@ export const hostLoad = defineTransition({
 export const hostStore = defineTransition({
   name: 'host.store',
   summary: 'The host process writes a word through a mapping.',
+  does: '`*(u64 *)(mapping + offset) = value`',
   source: SOURCE,
   args: storeArgs,
   mayAlso: [],

@@ -18,6 +18,7 @@ export const memMap = defineTransition({
   name: 'mem.map',
   summary:
     'Maps a guest memory file into the host process, readable and writable, at an address of the kernel’s choice.',
+  does: '`mapping = mmap(NULL, length, PROT_READ | PROT_WRITE, flags, fd, offset)`; flags by `sharing`: MAP_SHARED, MAP_SHARED_VALIDATE, MAP_PRIVATE',
   source: 'mm/mmap.c: do_mmap(); virt/kvm/guest_memfd.c: kvm_gmem_mmap()',
   args: {
     mapping: fresh('map'),

@@ -8,6 +8,7 @@ import { dropFile } from './lifecycle.ts';
 export const memUnmap = defineTransition({
   name: 'mem.unmap',
   summary: 'Unmaps a whole mapping; its file may go with it.',
+  does: '`munmap(mapping, length)` with the length that it was made with',
   source: 'mm/vma.c: do_vmi_munmap(); virt/kvm/kvm_main.c: kvm_mmu_notifier_invalidate_range_start()',
   args: { mapping: mapping() },
   mayAlso: ['ENOMEM'],

@@ -16,6 +16,7 @@ const isResident = (inode: Inode, page: bigint): boolean =>
 export const memoryFail = defineTransition({
   name: 'memory.fail',
   summary: 'The hardware reports an uncorrectable error in the frame that holds a page of a guest memory file.',
+  does: 'the frame that holds page number `page` of the file fails, if there is one: `memory_failure()`, as by `madvise(MADV_HWPOISON)`',
   source: 'mm/memory-failure.c: memory_failure(); virt/kvm/guest_memfd.c: kvm_gmem_error_folio()',
   requires: 'memory-failure',
   args: { fd: fd('gmem'), page: u64() },

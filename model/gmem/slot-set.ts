@@ -527,6 +527,7 @@ function drawChange(random: Random, vmFd: Label, slot: Slot): SlotSet {
 export const slotSet = defineTransition({
   name: 'slot.set',
   summary: 'Creates, deletes, moves or changes a memory slot, and binds it to guest memory.',
+  does: 'by `api`: v2 is `ioctl(vm, KVM_SET_USER_MEMORY_REGION2, { slot, flags, guest_phys_addr = gpa, memory_size = size, userspace_addr = hva, guest_memfd = gmem, guest_memfd_offset = offset })`; v1 is KVM_SET_USER_MEMORY_REGION, which has neither of the last two',
   source: 'virt/kvm/kvm_main.c: kvm_set_memory_region()',
   args: domains,
   mayAlso: ['ENOMEM'],

@@ -13,6 +13,7 @@ const isFull = ({ vcpus, config }: State, vm: Label): boolean =>
 export const vcpuCreate = defineTransition({
   name: 'vcpu.create',
   summary: 'Creates a virtual CPU of a VM.',
+  does: '`vcpu = ioctl(vm, KVM_CREATE_VCPU, id)`',
   source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl_create_vcpu()',
   args: { vcpu: fresh('vcpu'), vm: fd('vm'), id: u64({ boundaries: [4095n, 4096n, 1n << 31n] }) },
   mayAlso: ['ENOMEM', 'EMFILE'],

@@ -86,6 +86,8 @@ function runsIntoUnknown(args: PreFault, state: State): boolean {
 export const vcpuPrefault = defineTransition({
   name: 'vcpu.prefault',
   summary: 'Maps guest memory into stage 2 before the guest touches it.',
+  does: '`ioctl(vcpu, KVM_PRE_FAULT_MEMORY, { gpa, size, flags })`',
+  tells: 'the number of bytes that were mapped: `size`, less what the ioctl leaves in it',
   source: 'virt/kvm/kvm_main.c: kvm_vcpu_pre_fault_memory()',
   args: domains,
   mayAlso: ['EINTR', 'ENOMEM'],

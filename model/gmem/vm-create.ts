@@ -19,6 +19,7 @@ export const withoutPrivateMemory = ({ vmTypes }: Machine): string | undefined =
 export const vmCreate = defineTransition({
   name: 'vm.create',
   summary: 'Creates a virtual machine: one struct kvm and a descriptor of it.',
+  does: '`vm = ioctl(dev, KVM_CREATE_VM, type)`',
   source: 'virt/kvm/kvm_main.c: kvm_dev_ioctl_create_vm()',
   args: { vm: fresh('vm'), dev: fd('device'), type: u64({ boundaries: [...Object.values(VM_TYPE), 31n, 32n, 33n] }) },
   mayAlso: ['ENOMEM', 'EMFILE'],
