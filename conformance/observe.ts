@@ -98,6 +98,7 @@ function isObserved(observed: Observed | undefined): boolean {
     case 'oops':
       return true;
     case 'crash':
+    case 'unsupported':
       return typeof outcome.message === 'string';
     case undefined:
     default:

@@ -2,6 +2,7 @@
 import { divergencesJsonSchema } from '../conformance/divergences.ts';
 import { reportJsonSchema } from '../report/json.ts';
 import { rulesMarkdown } from '../report/rules-markdown.ts';
+import { answerSchema, protocolReference, requestSchema } from './protocol-reference.ts';
 
 export interface Document {
   /** From the root of the repository. */
@@ -9,8 +10,13 @@ export interface Document {
   readonly text: () => string;
 }
 
+const json = (schema: object): string => `${JSON.stringify(schema, null, 2)}\n`;
+
 export const DOCUMENTS: readonly Document[] = [
   { path: 'docs/rules.md', text: rulesMarkdown },
-  { path: 'docs/report.schema.json', text: () => `${JSON.stringify(reportJsonSchema(), null, 2)}\n` },
-  { path: 'docs/divergences.schema.json', text: () => `${JSON.stringify(divergencesJsonSchema(), null, 2)}\n` },
+  { path: 'docs/report.schema.json', text: () => json(reportJsonSchema()) },
+  { path: 'docs/divergences.schema.json', text: () => json(divergencesJsonSchema()) },
+  { path: 'docs/protocol-reference.md', text: protocolReference },
+  { path: 'docs/protocol-requests.schema.json', text: () => json(requestSchema()) },
+  { path: 'docs/protocol-answers.schema.json', text: () => json(answerSchema()) },
 ];

@@ -15,6 +15,8 @@ export interface Domain<T extends ArgValue = ArgValue> {
   /** The least and the largest value of an integer. */
   readonly min?: bigint;
   readonly max?: bigint;
+  /** The words of a choice. */
+  readonly words?: readonly string[];
   print(value: T): string;
   /** Throws a RangeError that says what is wanted. */
   parse(text: string): T;
@@ -141,6 +143,7 @@ export function choice<T extends string>(...options: readonly [T, ...T[]]): Doma
   return {
     kind: 'choice',
     describe: options.join(' | '),
+    words: options,
     print: (value) => value,
     parse: (text) => {
       const found = options.find((option) => option === text);

@@ -36,8 +36,13 @@ export type Outcome =
   /** The kernel touched an address that is not mapped, and ended the task. */
   | { readonly kind: 'oops' };
 
-/** What a target saw: an outcome, or that the target itself broke while executing the command. */
-export type Observation = Outcome | { readonly kind: 'crash'; readonly message: string };
+/** What a target saw: an outcome, or why there is none. Nothing is observed behind that. */
+export type Observation =
+  | Outcome
+  /** The target itself broke while executing the command. */
+  | { readonly kind: 'crash'; readonly message: string }
+  /** The target cannot execute the command. */
+  | { readonly kind: 'unsupported'; readonly message: string };
 
 export const ok = (value?: bigint): Outcome => (value === undefined ? OK : { kind: 'ok', value });
 const OK: Outcome = { kind: 'ok' };
@@ -66,6 +71,7 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
     case 'oops':
       return b.kind === 'oops';
     case 'crash':
+    case 'unsupported':
       return false;
   }
 }
@@ -88,6 +94,7 @@ export function printOutcome(outcome: Observation): string {
     case 'oops':
       return 'oops';
     case 'crash':
-      return `crash: ${outcome.message}`;
+    case 'unsupported':
+      return `${outcome.kind}: ${outcome.message}`;
   }
 }

@@ -1,0 +1,126 @@
+/** Facts as they cross the pipe: the parts of model/core/facts.ts in JSON, all of them optional. */
+import { z } from 'zod';
+import type { FactPart, FactParts, Facts as ModelFacts } from '../../model/core/facts.ts';
+
+const label = z.string();
+/** A page, frame or slot number, or how many there are. JSON holds them exactly up to 2^53. */
+const count = z.int().nonnegative();
+/** JSON has null where the model has undefined. */
+const orNull = <T extends z.ZodType>(schema: T) => schema.nullable().transform((value) => value ?? undefined);
+
+const frames = { frame: count.describe('The first frame'), count: count.describe('So many frames in a row') };
+
+const PARTS = {
+  vms: z.array(z.object({ vm: label })).describe('Every struct kvm that has not been destroyed.'),
+  private: z
+    .array(z.object({ vm: label, start: count, end: count }))
+    .describe('Guest frames with the attribute PRIVATE, from `start` up to `end`, which is not one of them.'),
+  files: z
+    .array(z.object({ file: label, vm: label.describe('The VM that the file was created for'), inode: label }))
+    .describe('Every guest_memfd file that has not been released.'),
+  inodes: z
+    .array(z.object({ inode: label, pages: count, noDirectMap: z.boolean().exactOptional() }))
+    .describe('Every inode of guest memory. `noDirectMap`: created with NO_DIRECT_MAP.'),
+  slots: z
+    .array(
+      z.object({
+        vm: label,
+        slot: count.describe('As given to the ioctl: address space in the upper 16 bits'),
+        baseGfn: count,
+        pages: count,
+        gmem: z.boolean().describe('Made with KVM_MEM_GUEST_MEMFD'),
+        file: orNull(label).describe('The file that the slot refers to, released or not; null where there is none'),
+        firstPage: count,
+      }),
+    )
+    .describe('Every memory slot.'),
+  bindings: z
+    .array(
+      z.object({
+        file: label,
+        start: count,
+        end: count,
+        vm: label,
+        slot: count,
+        live: z.boolean().describe('Whether that VM still has that slot'),
+      }),
+    )
+    .describe('Every entry of the table of bindings of a file: its pages from `start` up to `end` show in that slot.'),
+  resident: z
+    .array(
+      z.object({
+        inode: label,
+        page: count,
+        count,
+        frame: count.exactOptional().describe('The first of the frames in a row that hold them'),
+        references: count.exactOptional().describe('References to each of those frames'),
+      }),
+    )
+    .describe('`count` pages of an inode, from `page` on, that are in its page cache.'),
+  stageTwo: z
+    .array(z.object({ vm: label, gfn: count, ...frames, private: z.boolean() }))
+    .describe('Entries of stage 2, from guest frame `gfn` on.'),
+  user: z
+    .array(
+      z.object({
+        mapping: label,
+        page: count.describe('Counted from the start of the mapping'),
+        count,
+        inode: label,
+        inodePage: count,
+        frame: count.exactOptional().describe('The first of the frames in a row that are there'),
+      }),
+    )
+    .describe(
+      'Entries of a user page table, from page `page` of a mapping on. `inode` and `inodePage`: what the mapping was made to show there.',
+    ),
+  poisoned: z.array(count).describe('Frames with a memory failure.'),
+  free: z.array(z.object(frames)).describe('Frames on the free list.'),
+  orphans: z
+    .array(z.object({ frame: count, references: count }))
+    .describe('Frames that are neither in a page cache nor free, although somebody holds references to them.'),
+  firstTouches: z
+    .array(z.object({ inode: label, page: count, zero: z.boolean() }))
+    .describe(
+      'Pages that were shown to a guest or to the host for the first time since the last command; `zero`: they held nothing but zeros.',
+    ),
+  absent: z.array(z.object(frames)).describe('Frames that the direct map does not show.'),
+  shares: z
+    .array(
+      z.object({
+        frame: count,
+        sharing: z.int().describe('The number of shares; below zero where there were more unshares'),
+        holders: z.array(label).describe('The caches that have a share each'),
+      }),
+    )
+    .describe('Frames whose sharing count is not zero.'),
+  staleTlb: z
+    .array(z.object({ ...frames, cpu: count }))
+    .describe('Frames that the TLB of a CPU shows in the direct map, although the direct map does not.'),
+  caches: z
+    .array(
+      z.object({
+        gpc: label,
+        vm: label,
+        gfn: orNull(count).describe('The guest frame that it is activated for, or null'),
+        active: z.boolean(),
+        valid: z.boolean().describe('What kvm_gpc_check() says, for an access within the page'),
+        frame: orNull(count).describe('The frame that it points at, or null'),
+      }),
+    )
+    .describe('Every gfn_to_pfn_cache that has been set up and whose VM is there.'),
+  shareEvents: z
+    .array(z.object({ event: z.enum(['share', 'unshare']), frame: count }))
+    .describe('The tracepoints kvm_gmem_share and kvm_gmem_unshare since the last command, in order.'),
+  outOfBounds: z
+    .array(z.string())
+    .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),
+} satisfies { readonly [Part in FactPart]: z.ZodType<FactParts[Part]> };
+
+const optional = Object.fromEntries(Object.entries(PARTS).map(([part, schema]) => [part, schema.exactOptional()])) as {
+  readonly [Part in FactPart]: z.ZodExactOptional<(typeof PARTS)[Part]>;
+};
+
+export const Facts = z
+  .object(optional)
+  .meta({ id: 'facts', description: 'What is true of the machine behind the command' }) satisfies z.ZodType<ModelFacts>;
