@@ -31,7 +31,7 @@ async function inspect(entry: TargetEntry): Promise<TargetLine> {
     const target = await openTarget(name);
     const missing = skippedOn(target).map(({ capability, reason }) => [capability, reason] as const);
     await target.close?.();
-    return { name, summary, missing };
+    return { name, summary, missing, ...(target.about !== undefined && { about: target.about }) };
   } catch (error) {
     if (!(error instanceof UnavailableError)) throw error;
     return { name, summary, unavailable: error.message, missing: [] };

@@ -62,10 +62,10 @@ export class WatchedKernel {
     this.specification = new Specification({ profile: target.profile, machine: target.machine }, CATALOGUE);
   }
 
-  static async open(options: KernelOptions = {}): Promise<WatchedKernel> {
+  static async open(options: KernelOptions = {}, spawn: typeof spawnAgent = spawnAgent): Promise<WatchedKernel> {
     const agents: AgentConnection[] = [];
     const connect = () => {
-      agents.push(spawnAgent());
+      agents.push(spawn());
       return Promise.resolve(agents.at(-1) as AgentConnection);
     };
     const host = { name: 'kvm', connect, close: () => Promise.resolve() };

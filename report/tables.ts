@@ -63,6 +63,8 @@ export function printRules(rules: readonly Rule[], width: number): string {
 export interface TargetLine {
   readonly name: string;
   readonly summary: string;
+  /** What it is on this machine. */
+  readonly about?: string;
   /** Why it cannot be tested here, where that is so. */
   readonly unavailable?: string;
   /** What it cannot do, with the reason. */
@@ -71,8 +73,9 @@ export interface TargetLine {
 
 export const printTargets = (targets: readonly TargetLine[]): string =>
   targets
-    .flatMap(({ name, summary, unavailable, missing }) => [
+    .flatMap(({ name, summary, about, unavailable, missing }) => [
       `${name}  ${summary}`,
+      ...(about === undefined ? [] : [`  here: ${about}`]),
       ...(unavailable === undefined ? [] : [`  not available: ${unavailable}`]),
       ...(missing.length === 0 ? [] : ['  without:', ...aligned(missing)]),
     ])

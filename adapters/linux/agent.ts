@@ -3,6 +3,7 @@ import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import type { CallProgram, CallResults } from './calls.ts';
 import { AGENT, compile } from './compile.ts';
+import type { MemoryLimit } from './memory-limit.ts';
 import { decodeResults, encodeRequest, GarbledReply, ReplyReader, type Reply } from './wire.ts';
 
 /** How an agent ended. */
@@ -12,6 +13,8 @@ export interface Departure {
   readonly signal: NodeJS.Signals | null;
   /** The end of what it wrote to stderr. */
   readonly stderr: string;
+  /** Why it went, where that is known. */
+  readonly reason?: string;
 }
 
 /** Who is at the other end of a connection. */
@@ -42,10 +45,11 @@ export class AgentGone extends AgentFailure {
   readonly departure: Departure;
 
   constructor(departure: Departure, started: boolean, partial: CallResults) {
-    const { code, signal, stderr } = departure;
+    const { code, signal, stderr, reason } = departure;
     const how =
       signal !== null ? `was killed by ${signal}` : code !== null ? `exited with ${code}` : 'does not die of SIGKILL';
-    super(`the agent ${how}${stderr === '' ? '' : `: ${stderr.trimEnd()}`}`, started, partial);
+    const told = [reason, stderr.trimEnd()].filter((each) => each !== undefined && each !== '');
+    super([`the agent ${how}`, ...told].join(': '), started, partial);
     this.departure = departure;
   }
 }
@@ -196,8 +200,8 @@ const STUCK_MS = 5000;
 /** What a dying process has written arrives at once; only a process that inherited its stderr keeps it open longer. */
 const DRAIN_MS = 200;
 
-/** The agent as a child of this process. Nothing else is ever sent a signal. */
-function peerOf(child: ChildProcessByStdio<Writable, Readable, Readable>): Peer {
+/** The agent as a child of this process. Nothing else is ever sent a signal. `why` is asked when it has ended. */
+function peerOf(child: ChildProcessByStdio<Writable, Readable, Readable>, why: () => string | undefined): Peer {
   let stderr = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-STDERR_CHARACTERS);
@@ -207,7 +211,8 @@ function peerOf(child: ChildProcessByStdio<Writable, Readable, Readable>): Peer 
     depart = () => {
       child.unref();
       child.stderr.destroy();
-      resolve({ code: child.exitCode, signal: child.signalCode, stderr });
+      const reason = why();
+      resolve({ code: child.exitCode, signal: child.signalCode, stderr, ...(reason !== undefined && { reason }) });
     };
     child.once('close', depart);
     child.once('exit', () => setTimeout(depart, DRAIN_MS));
@@ -223,10 +228,19 @@ function peerOf(child: ChildProcessByStdio<Writable, Readable, Readable>): Peer 
 }
 
 /**
- * Compiles the agent, unless that was done before, and starts it; it dies with the thread that calls this, if not
- * before. Throws NoCompiler or CompileFailed.
+ * Compiles the agent, unless that was done before, and starts it, under the limit if there is one; it dies with the
+ * thread that calls this, if not before. Throws NoCompiler or CompileFailed.
  */
-export function spawnAgent(): AgentConnection {
+export function spawnAgent(limit?: MemoryLimit): AgentConnection {
+  const killsBefore = limit?.kills;
   const child = spawn(compile(AGENT), { stdio: 'pipe' });
-  return new AgentConnection(child.stdout, child.stdin, peerOf(child));
+  try {
+    if (child.pid !== undefined) limit?.admit(child.pid);
+  } catch (error) {
+    child.kill('SIGKILL');
+    throw error;
+  }
+  const why = (): string | undefined =>
+    limit !== undefined && (limit.kills ?? 0) > (killsBefore ?? 0) ? `${limit.inWords} reached` : undefined;
+  return new AgentConnection(child.stdout, child.stdin, peerOf(child, why));
 }

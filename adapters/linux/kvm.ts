@@ -2,6 +2,7 @@
 import { accessSync, constants } from 'node:fs';
 import { spawnAgent } from './agent.ts';
 import { compilerMissing } from './compile.ts';
+import { MemoryLimit } from './memory-limit.ts';
 import { KernelTarget } from './target.ts';
 
 /** Why this machine's kernel cannot be tested, or undefined where it can. */
@@ -18,9 +19,12 @@ export function kvmUnavailable(): string | undefined {
   return compilerMissing();
 }
 
-export const openKvm = (): Promise<KernelTarget> =>
-  KernelTarget.open({
+export async function openKvm(): Promise<KernelTarget> {
+  const limit = MemoryLimit.create();
+  return await KernelTarget.open({
     name: 'kvm',
-    connect: async () => spawnAgent(),
-    close: async () => undefined,
+    about: limit?.inWords ?? 'no memory limit, for want of a cgroup that can be made',
+    connect: async () => spawnAgent(limit),
+    close: async () => limit?.remove(),
   });
+}

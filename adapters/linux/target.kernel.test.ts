@@ -27,6 +27,11 @@ const withoutEnd = (calls: CallProgram): CallProgram => ({
   ),
 });
 
+const endless = (...args: Parameters<typeof lower>) => {
+  const lowered = lower(...args);
+  return { ...lowered, calls: withoutEnd(lowered.calls) };
+};
+
 kernelSuite('a kernel', () => {
   const opened: WatchedKernel[] = [];
   const open = async (options?: KernelOptions): Promise<WatchedKernel> => {
@@ -78,16 +83,27 @@ kernelSuite('a kernel', () => {
   });
 
   it('cannot tell where every agent hangs, and says so in time', async () => {
-    const spoiled = (...args: Parameters<typeof lower>) => {
-      const lowered = lower(...args);
-      return { ...lowered, calls: withoutEnd(lowered.calls) };
-    };
-    const kernel = await open({ lower: spoiled, programMs: 300 });
+    const kernel = await open({ lower: endless, programMs: 300 });
     const { specification, target } = kernel;
     const started = performance.now();
     const verdict = await checkProgram({ specification, target }, parseProgram(specification, LOAD).program);
     expect(verdict).toMatchObject({ kind: 'inconclusive', reason: expect.stringContaining('300 ms') as unknown });
     expect(performance.now() - started).toBeLessThan(5000);
+  });
+
+  it('gives up what it executes when it is closed, and starts no other agent', async () => {
+    const kernel = await open({ lower: endless });
+    const { specification, target } = kernel;
+    const pid = await kernel.pid();
+    const verdict = checkProgram({ specification, target }, parseProgram(specification, LOAD).program);
+    await setTimeout(200);
+    await target.close();
+    expect(await verdict).toMatchObject({
+      kind: 'inconclusive',
+      reason: expect.stringContaining('SIGKILL') as unknown,
+    });
+    expect(kernel.agents).toBe(1);
+    expect(isAlive(pid)).toBe(false);
   });
 
   it('lets go of an agent whose guest never stops', async () => {

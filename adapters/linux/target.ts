@@ -13,6 +13,8 @@ import { NoGuestMemory, profileOf, question, type Kernel } from './probe.ts';
 export interface Host {
   /** The name of the target: `kvm`. */
   readonly name: string;
+  /** What there is to say of it, besides what its kernel says of itself. */
+  readonly about?: string;
   /** A new agent, after the first one or after one that failed. */
   connect(): Promise<AgentConnection>;
   /** What the kernel has reported of itself since it was last asked: warnings, oopses; in full. */
@@ -42,6 +44,7 @@ export class KernelTarget implements Target {
   readonly #host: Host;
   readonly #options: Required<KernelOptions>;
   #agent: AgentConnection | undefined;
+  #isClosed = false;
 
   private constructor(host: Host, options: Required<KernelOptions>, agent: AgentConnection, kernel: Kernel) {
     this.name = host.name;
@@ -69,7 +72,8 @@ export class KernelTarget implements Target {
   }
 
   get about(): string {
-    return `Linux ${this.kernel.release}, ${this.kernel.backEnd}`;
+    const { release, backEnd } = this.kernel;
+    return [`Linux ${release}`, backEnd, this.#host.about].filter((each) => each !== undefined).join(', ');
   }
 
   get machine(): Machine {
@@ -87,7 +91,7 @@ export class KernelTarget implements Target {
     try {
       return await this.#observed(lowered, await this.#run(lowered, false));
     } catch (error) {
-      if (!(error instanceof AgentFailure)) throw error;
+      if (!(error instanceof AgentFailure) || this.#isClosed) throw error;
       return await this.#again(lowered, error);
     }
   }
@@ -111,6 +115,7 @@ export class KernelTarget implements Target {
 
   async #run({ calls }: LoweredProgram, stream: boolean): Promise<CallResults> {
     this.#agent ??= await this.#host.connect();
+    if (this.#isClosed) await this.#agent.close();
     return await this.#agent.run(calls, { timeoutMs: this.#options.programMs, stream });
   }
 
@@ -128,7 +133,9 @@ export class KernelTarget implements Target {
     return reports.length === 0 ? undefined : reports.join('\n');
   }
 
+  /** A program that is being executed is given up. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#agent?.close();
     await this.#host.close();
   }
