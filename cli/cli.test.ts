@@ -205,7 +205,7 @@ describe('shrinking', () => {
       const { status, stdout } = await gmem(['shrink', '-', '--output', short], { input });
       expect(status).toBe(1);
       expect(stdout).toMatch(new RegExp(`^shrunk +from ${wanted.length + 5} to ${wanted.length} command`, 'm'));
-      expect(readFileSync(short, 'utf8')).toMatch(/^# profile: .*\n# target: mutant:/);
+      expect(readFileSync(short, 'utf8')).toMatch(/^# profile: .*\n# rule: .*\n# target: mutant:/m);
     });
   });
 
@@ -213,6 +213,82 @@ describe('shrinking', () => {
     const { status, stdout } = await gmem(['shrink', '-', '--target', 'reference'], { input: VM });
     expect(status).toBe(0);
     expect(stdout).toContain('conforms: there is nothing to shrink');
+  });
+});
+
+describe('scenarios', () => {
+  test.concurrent('are listed with what they show and take', async () => {
+    const { status, stdout } = await gmem(['scenario', '--list', 'prefault-*']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^scenario +shows +profile +requires\nprefault-follows-attribute +A pre-fault/);
+    expect(stdout).toMatch(/two-dimensional-paging/);
+    expect(stdout).not.toContain('bound-twice');
+  });
+
+  test.concurrent('run by name, a line each, and come to a report that the schema describes', async () => {
+    await inFolder(async (folder) => {
+      const file = join(folder, 'report.json');
+      const { status, stdout } = await gmem(['scenario', 'bound-twice-*', 'zeroed-once', '--json', file]);
+      expect(status).toBe(0);
+      expect(stdout).toMatch(/^conforms {6}bound-twice-eexist +A file page .*\nconforms {6}bound-twice-einval /m);
+      expect(stdout).toMatch(/^verdict {5}conforms\nscenarios {3}conforms 3$/m);
+      const schema = JSON.parse(readFileSync(join(ROOT, 'docs/scenarios.schema.json'), 'utf8')) as object;
+      const report = JSON.parse(readFileSync(file, 'utf8')) as { scenarios: object[] };
+      expect(new Ajv2020().validate(schema, report)).toBe(true);
+      expect(report.scenarios).toHaveLength(3);
+    });
+  });
+
+  test.concurrent('are skipped with the reason where the rules are others, and nothing then conforms', async () => {
+    const { status, stdout } = await gmem(['scenario', 'link-same-vm', '--profile', 'linux-7.3']);
+    expect(status).toBe(3);
+    expect(stdout).toMatch(/^skipped +link-same-vm +gmem\.link is not among the commands of linux-7\.3/m);
+    expect(stdout).toMatch(/^verdict {5}inconclusive$/m);
+  });
+
+  test.concurrent('are written by a run that fails, and taken by the other commands', async () => {
+    await inFolder(async (folder) => {
+      const { status, stdout } = await gmem(['run', '--target', mutant.target.name, '--seed', '1', '--save', folder]);
+      expect(status).toBe(1);
+      const [file = ''] = /(?<=^saved +)\S+\.gmem(?=,)/m.exec(stdout) ?? [];
+      expect(readFileSync(file, 'utf8')).toMatch(
+        /^# title: .*\n# source: .*\n# profile: .*\n# rule: .*\n(# invariant: .*\n)?# target: mutant:.*\n# seed: 1\n# model: .*\n# expected: .*\n# observed: .*\n[a-z]+\.[a-z]+ /,
+      );
+      const [wrong, right, replayed, shrunk] = await Promise.all([
+        gmem(['scenario', file, '--target', mutant.target.name]),
+        gmem(['scenario', file]),
+        gmem(['replay', file, '--save', join(folder, 'again.gmem')]),
+        gmem(['shrink', file]),
+      ]);
+      expect([wrong.status, right.status, replayed.status, shrunk.status]).toEqual([1, 0, 1, 1]);
+      expect(wrong.stdout).toMatch(/^diverges .*; as the file says$/m);
+      expect(wrong.stdout).toMatch(/<-- here[^]*\nrule [^]*\nreplay +gmem-conformance replay gmc1\./);
+      expect(wrong.stdout).not.toMatch(/^shrunk/m);
+      expect(right.stdout).toMatch(/^conforms .*what the file says was observed does not happen$/m);
+      expect(readFileSync(join(folder, 'again.gmem'), 'utf8')).toBe(
+        readFileSync(file, 'utf8').replace('# seed: 1\n', ''),
+      );
+    });
+  });
+
+  test.concurrent.each([
+    [['bond-twice'], "there is no scenario 'bond-twice'; like it are bound-twice-eexist, bound-twice-einval, "],
+    [['/nowhere/at-all.gmem'], "cannot read '/nowhere/at-all.gmem': no such file"],
+    [['zeroed-once', '--json', '/nowhere/at/all'], "cannot write '/nowhere/at/all': no such file"],
+  ])('%j is refused', async (args, message) => {
+    const { status, stdout, stderr } = await gmem(['scenario', ...args]);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
+  });
+
+  test.concurrent('with a header that is not right are refused with file, line and field', async () => {
+    await inFolder(async (folder) => {
+      const file = join(folder, 'bad.gmem');
+      writeFileSync(file, `# title: a\n# source: b\n# profile: linux-0\n# rule: vm.create/created\n${VM}`);
+      const { status, stderr } = await gmem(['scenario', file]);
+      expect(status).toBe(2);
+      expect(stderr).toContain(`error: ${file}:3: profile: write the profile whose rules hold: `);
+    });
   });
 });
 

@@ -5,6 +5,7 @@ import { headerOf, parseProgram, ProgramError, type Program } from '../model/cor
 import type { Specification } from '../model/core/specification.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import { withSubject, type Subject, type SubjectOptions } from './options.ts';
+import { scenarioFile, scenarioNames } from '../scenarios/library.ts';
 
 interface Input extends SubjectOptions {
   /** As messages name it. */
@@ -53,7 +54,7 @@ function parse(specification: Specification, { name, text, modelHash }: Input): 
 function readInput(argument: string): Input {
   if (isToken(argument)) return fromToken(argument);
   const name = argument === '-' ? 'standard input' : argument;
-  const text = readText(argument, name);
+  const text = readText(scenarioNames().includes(argument) ? scenarioFile(argument) : argument, name);
   return isToken(text.trim()) ? fromToken(text.trim()) : { name, text, ...subjectIn(text) };
 }
 
@@ -62,7 +63,7 @@ function readText(argument: string, name: string): string {
     return readFileSync(argument === '-' ? 0 : argument, 'utf8');
   } catch (error) {
     throw new UsageError(
-      `cannot read '${name}': ${fileTrouble(error)}; give a program file, - for standard input, or a token (gmc1.…)`,
+      `cannot read '${name}': ${fileTrouble(error)}; give a program file, the name of a scenario, - for standard input, or a token (gmc1.…)`,
     );
   }
 }

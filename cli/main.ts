@@ -6,6 +6,7 @@ import { addMutants } from './mutants.ts';
 import { addReplay } from './replay.ts';
 import { addRules } from './rules.ts';
 import { addRun } from './run.ts';
+import { addScenario } from './scenario.ts';
 import { addShrink } from './shrink.ts';
 import { endingOf } from './status.ts';
 import { addTargets } from './targets.ts';
@@ -19,7 +20,7 @@ function assemble(): Command {
     .version(VERSION)
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
-  for (const add of [addRun, addReplay, addShrink, addRules, addMutants, addTargets]) add(program);
+  for (const add of [addRun, addReplay, addShrink, addScenario, addRules, addMutants, addTargets]) add(program);
   return program;
 }
 

@@ -9,6 +9,9 @@ const { NO_COLOR = '', TERM } = process.env;
 
 export const COLORS = colorsIf(process.stdout.isTTY && NO_COLOR === '' && TERM !== 'dumb');
 
+const WIDTH_WITHOUT_TERMINAL = 160;
+export const TERMINAL_WIDTH = process.stdout.isTTY ? process.stdout.columns : WIDTH_WITHOUT_TERMINAL;
+
 export const say = (text: string): void => {
   process.stdout.write(`${text}\n`);
 };

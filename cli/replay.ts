@@ -1,7 +1,9 @@
 import type { Command } from 'commander';
+import { unshrunk } from '../conformance/failure.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { failureReport } from '../report/json.ts';
 import { printReplay } from '../report/replay.ts';
 import { describe, printSubject } from '../report/terminal.ts';
 import { helpWith } from './help.ts';
@@ -17,6 +19,7 @@ import {
 } from './options.ts';
 import { assertWritable, COLORS, say, warn, writeResult } from './output.ts';
 import { reproducerOf } from './reproducer.ts';
+import { assertSavable, findingOn, saveOption, saveScenario, type SaveOptions } from './save.ts';
 
 export const addReplay = (program: Command): Command =>
   program
@@ -26,30 +29,32 @@ export const addReplay = (program: Command): Command =>
       'Runs one program and shows for every command the rule that decides it, what it allows, and what the target did. ' +
         'A program is text, one command a line; lines `# target: NAME` and `# profile: NAME` at its top are heeded.',
     )
-    .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')
+    .argument('<program>', 'a file, the name of a scenario, - for standard input, or a replay token (gmc1.…)')
     .addOption(targetOption(`the program's own, or ${DEFAULT_TARGET}`))
     .addOption(profileOption("the program's own"))
     .addOption(kernelOption())
     .addOption(modulesOption())
     .addOption(appendOption())
+    .addOption(saveOption())
     .option('--c <file>', 'write a C program there as well that does the same on a kernel; - for standard output')
     .addHelpText(
       'after',
       helpWith(['replay found.gmem', 'replay gmc1.… --target simulator', 'replay found.gmem --c reproducer.c']),
     )
     .action(async (argument: string, options: ReplayOptions) => {
-      const { c } = options;
+      const { c, save } = options;
+      assertSavable(save);
       if (c !== STANDARD_OUTPUT) assertWritable(c);
-      process.exitCode = await withProgram(argument, options, (loaded) => replay(loaded, c));
+      process.exitCode = await withProgram(argument, options, (loaded) => replay(loaded, options));
     });
 
-interface ReplayOptions extends SubjectOptions {
+interface ReplayOptions extends SubjectOptions, SaveOptions {
   readonly c?: string;
 }
 
 const STANDARD_OUTPUT = '-';
 
-async function replay(loaded: Loaded, c: string | undefined): Promise<number> {
+async function replay(loaded: Loaded, { c, save }: ReplayOptions): Promise<number> {
   // Whoever wants C on standard output wants nothing else there.
   const tell = c === STANDARD_OUTPUT ? warn : say;
   const reproducer = c === undefined ? undefined : reproducerOf(loaded);
@@ -57,8 +62,11 @@ async function replay(loaded: Loaded, c: string | undefined): Promise<number> {
   tell(
     `${printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
   );
-  const { verdict, steps } = await runStepwise(loaded, program);
-  tell(printReplay({ specification, program, verdict, steps }, COLORS));
+  const stepwise = await runStepwise(loaded, program);
+  const { verdict } = stepwise;
+  tell(printReplay({ specification, program, ...stepwise }, COLORS));
+  if (save !== undefined && verdict.kind === 'diverges')
+    tell(saveScenario(save, failureReport(loaded, unshrunk(verdict, program), stepwise), findingOn(loaded)));
   if (reproducer !== undefined) {
     const text = reproducer(verdict);
     if (c === STANDARD_OUTPUT) process.stdout.write(text);

@@ -6,7 +6,7 @@ import { rulesMarkdown } from '../report/rules-markdown.ts';
 import { printRules } from '../report/tables.ts';
 import { helpWith } from './help.ts';
 import { specify } from './options.ts';
-import { assertWritable, jsonText, say, writeResult } from './output.ts';
+import { assertWritable, jsonText, say, TERMINAL_WIDTH, writeResult } from './output.ts';
 import { VERSION } from './version.ts';
 
 interface RulesOptions {
@@ -16,7 +16,6 @@ interface RulesOptions {
 }
 
 const RULES_SCHEMA = 'gmem-conformance-rules/1';
-const WIDTH_WITHOUT_TERMINAL = 160;
 
 const STATUS = `
 Exit status:
@@ -50,6 +49,6 @@ function rules({ profile = DEFAULT_PROFILE, markdown, json }: RulesOptions): num
   assertWritable(json);
   const all = specify(profile).rules();
   writeResult(json, jsonText({ schema: RULES_SCHEMA, version: VERSION, modelHash: modelHash(), profile, rules: all }));
-  say(printRules(all, process.stdout.isTTY ? process.stdout.columns : WIDTH_WITHOUT_TERMINAL));
+  say(printRules(all, TERMINAL_WIDTH));
   return EXIT_STATUS.conforms;
 }

@@ -36,9 +36,10 @@ import {
   type Subject,
 } from './options.ts';
 import { COLORS, say, showProgress } from './output.ts';
+import { assertSavable, findingOn, saveOption, saveScenario, type SaveOptions } from './save.ts';
 import { VERSION } from './version.ts';
 
-interface RunOptions extends DivergenceOptions, FormatOptions {
+interface RunOptions extends DivergenceOptions, FormatOptions, SaveOptions {
   readonly target?: string;
   readonly profile?: string;
   readonly runs: number;
@@ -77,6 +78,7 @@ export const addRun = (program: Command): Command =>
       .addOption(divergencesOption())
       .addOption(noDivergencesOption())
       .addOption(updateDivergencesOption())
+      .addOption(saveOption())
       .option(
         '--grade',
         'afterwards try the same seed on every known wrong implementation; the exit status ignores it',
@@ -84,10 +86,15 @@ export const addRun = (program: Command): Command =>
   )
     .addHelpText(
       'after',
-      helpWith(['run', 'run --target mutant:ID --seed 42', 'run --profile linux-6.18 --runs 20000 --json report.json']),
+      helpWith([
+        'run',
+        'run --target mutant:ID --seed 42 --save found.gmem',
+        'run --profile linux-6.18 --runs 20000 --json report.json',
+      ]),
     )
     .action(async (options: RunOptions) => {
       assertFormatsWritable(options);
+      assertSavable(options.save);
       process.exitCode = await withSubject(options, (subject) => run(subject, options));
     });
 
@@ -110,7 +117,10 @@ async function run(subject: Subject, options: RunOptions): Promise<number> {
   const report = reportOf(campaign, { ...subject, seed, version: VERSION, rerun });
   writeFormats(options, report);
   say(printReport(report, COLORS));
-  for (const each of report.failures) say(`\n${printFailure(each, report, COLORS)}`);
+  for (const each of report.failures) {
+    say(`\n${printFailure(each, report, COLORS)}`);
+    if (options.save !== undefined) say(saveScenario(options.save, each, { ...findingOn(subject), seed }));
+  }
   if (update && file !== undefined) say(`\n${updateDivergences(file, campaign.known)}`);
   if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(seed, maxCommands);
   return EXIT_STATUS[campaign.verdict];

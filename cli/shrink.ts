@@ -1,15 +1,14 @@
 import type { Command } from 'commander';
 import { match } from 'ts-pattern';
 import { shrinkFailure } from '../conformance/failure.ts';
-import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 import { judge } from '../conformance/judge.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { shrinkProgram } from '../conformance/shrink.ts';
 import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS, type Divergence } from '../conformance/verdict.ts';
 import { failureReport } from '../report/json.ts';
+import { scenarioOf } from '../report/scenario.ts';
 import { describe, printFailure, printSubject } from '../report/terminal.ts';
-import { programFile } from '../report/witness.ts';
 import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
 import {
@@ -23,6 +22,7 @@ import {
   type SubjectOptions,
 } from './options.ts';
 import { assertWritable, COLORS, say, writeResult } from './output.ts';
+import { findingOn } from './save.ts';
 
 interface ShrinkOptions extends SubjectOptions {
   readonly output?: string;
@@ -37,14 +37,14 @@ export const addShrink = (program: Command): Command =>
       'Makes a program on which the target diverges as short and simple as it can be, wherever the program comes from. ' +
         'A program on which the target conforms is left alone.',
     )
-    .argument('<program>', 'a file, - for standard input, or a replay token (gmc1.…)')
+    .argument('<program>', 'a file, the name of a scenario, - for standard input, or a replay token (gmc1.…)')
     .addOption(targetOption(`the program's own, or ${DEFAULT_TARGET}`))
     .addOption(profileOption("the program's own"))
     .addOption(kernelOption())
     .addOption(modulesOption())
     .addOption(appendOption())
     .addOption(sameRuleOption())
-    .option('--output <file>', 'write the shrunk program there as well')
+    .option('--output <file>', 'write the shrunk program there as well, as a scenario')
     .addHelpText(
       'after',
       helpWith(['shrink recorded.gmem', 'shrink recorded.gmem --target simulator --output short.gmem']),
@@ -69,17 +69,12 @@ async function shrink(loaded: Loaded, options: ShrinkOptions): Promise<number> {
 }
 
 async function shrinkFailing(loaded: Loaded, first: Divergence, { output, sameRule }: ShrinkOptions): Promise<void> {
-  const { specification, target, program: original } = loaded;
+  const { specification, program: original } = loaded;
   const failure = await shrinkFailure(loaded, original, first, { sameRule }, (program, _counts, fails, signal) =>
     shrinkProgram(specification, program, fails, { signal }),
   );
-  writeResult(output, programFile(specification, target.name, failure.program));
-  const rerun = await runStepwise(loaded, failure.program);
-  const context = {
-    target: target.name,
-    kernel: target.kernel,
-    rules: specification.rules(),
-    invariants: ALL_INVARIANTS,
-  };
-  say(printFailure(failureReport(loaded, failure, rerun), context, COLORS));
+  const report = failureReport(loaded, failure, await runStepwise(loaded, failure.program));
+  const finding = findingOn(loaded);
+  writeResult(output, scenarioOf(report, finding));
+  say(printFailure(report, finding, COLORS));
 }

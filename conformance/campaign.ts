@@ -1,13 +1,14 @@
 /** Many random programs on one target, until one fails or enough have passed; then the shortest program that fails. */
 import fc from 'fast-check';
 import type { Capability, Target } from '../adapters/adapter.ts';
-import { ALL_CAPABILITIES, CAPABILITIES } from '../adapters/adapter.ts';
+import { ALL_CAPABILITIES } from '../adapters/adapter.ts';
 import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { unseenParts } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
+import { whyWithout } from './capability.ts';
 import { checkProgram, newTally, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
@@ -198,7 +199,8 @@ class Running {
     this.#options.onDivergence?.(verdict);
     const { specification, target, timeLimitMs } = this.#checking;
     const checking: Checking = { specification, target, timeLimitMs };
-    const isKnown = this.#known.covers.bind(this.#known);
+    const isKnown: FailureOptions['isKnown'] = (program, divergence) =>
+      this.#known.entryFor(program, divergence) !== undefined;
     return shrinkFailure(checking, original, verdict, { ...this.#options, isKnown }, (program, counts, fails, signal) =>
       smallestFailure(checking, program, fails, {
         ...this.#options,
@@ -268,5 +270,5 @@ function invariantResults(
 export const skippedOn = (target: Target): Campaign['skipped'] =>
   ALL_CAPABILITIES.filter((capability) => !target.capabilities.has(capability)).map((capability) => ({
     capability,
-    reason: target.missing?.[capability] ?? `the target does not say that it ${CAPABILITIES[capability]}`,
+    reason: whyWithout(target, capability),
   }));

@@ -15,6 +15,14 @@ export interface Failure extends Divergence {
   readonly shrinkRuns: number;
 }
 
+/** A program that failed, as it is. */
+export const unshrunk = (divergence: Divergence, program: Program): Failure => ({
+  ...divergence,
+  program,
+  original: program,
+  shrinkRuns: 0,
+});
+
 export interface FailureOptions {
   /** Whether only programs count that break the same rule, and the same invariant, as the first. */
   readonly sameRule?: boolean;

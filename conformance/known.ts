@@ -147,12 +147,12 @@ export class Known {
     };
   }
 
-  /** Whether an entry speaks of a divergence of the program. */
-  covers(program: Program, divergence: Divergence): boolean {
-    return this.#covering(program, divergence) !== undefined;
+  /** The entry that speaks of a divergence of the program. */
+  entryFor(program: Program, divergence: Divergence): KnownDivergence | undefined {
+    return this.#covering(program, divergence)?.entry;
   }
 
-  /** The same, and counts the program. */
+  /** Whether there is one; counts the program. */
   excuses(program: Program, divergence: Divergence): boolean {
     const held = this.#covering(program, divergence);
     if (held !== undefined) held.programs++;

@@ -1,7 +1,5 @@
 /** What the property suites share. */
 import fc from 'fast-check';
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Campaign } from '../conformance/campaign.ts';
 import { expectationsOf } from '../conformance/check.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
@@ -12,6 +10,7 @@ import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profil
 import { headerOf, parseProgram, printProgram, type Program } from '../model/core/program.ts';
 import { Specification } from '../model/core/specification.ts';
 import { tokenOf } from '../report/json.ts';
+import { scenarioNames, scenarioText } from '../scenarios/library.ts';
 
 /** Where a suite must do the same every time. */
 export const FIXED_SEED = 2;
@@ -43,12 +42,9 @@ export function* generated(
   for (let program = 0; program < programs; program++) yield generator.generate(random);
 }
 
-const SCENARIOS = join(__dirname, '../scenarios');
-
 export const scenarioTexts = () =>
-  readdirSync(SCENARIOS)
-    .filter((name) => name.endsWith('.gmem'))
-    .map((name) => readFileSync(join(SCENARIOS, name), 'utf8'))
+  scenarioNames()
+    .map(scenarioText)
     .map((text) => ({ text, mutant: headerOf(text)['mutant'] }));
 
 /** The programs under scenarios/ that can be read in every profile, and make no allocation fail. */

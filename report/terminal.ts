@@ -189,10 +189,18 @@ export function printFailure(failure: FailureReport, context: FailureContext, co
     field('expected', expected),
     field('observed', observed),
     ...printFirst(failure),
-    field('shrunk', `from ${originalLength} to ${plural(steps.length, 'command')} in ${plural(shrinkRuns, 'run')}`),
+    ...(shrinkRuns === 0
+      ? []
+      : [
+          field(
+            'shrunk',
+            `from ${originalLength} to ${plural(steps.length, 'command')} in ${plural(shrinkRuns, 'run')}`,
+          ),
+        ]),
     ...(reproduced ? [] : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
     field('replay', replayCommand(token, target)),
     ...(kernel === undefined ? [] : [field('as C', 'the same with --c reproducer.c')]),
+    field('as a file', 'the same with --save found.gmem, for `scenario`, `replay` and `shrink`'),
   ].join('\n');
 }
 

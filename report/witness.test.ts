@@ -1,10 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../model/core/profile.ts';
-import { headerOf, parseProgram } from '../model/core/program.ts';
+import { parseProgram } from '../model/core/program.ts';
 import { Specification } from '../model/core/specification.ts';
 import { colorsIf, PLAIN } from './colors.ts';
-import { printWitness, programFile, type WitnessLine } from './witness.ts';
+import { printWitness, type WitnessLine } from './witness.ts';
 
 const specification = new Specification({ profile: profileById(DEFAULT_PROFILE), machine: FULL_MACHINE }, CATALOGUE);
 
@@ -33,11 +33,4 @@ describe('a witness', () => {
     expect(printWitness(LINES, { colors: colorsIf(true), at: 1 })).toContain('\u001b[31m');
     expect(printWitness(LINES, { colors: PLAIN, at: 1 })).not.toContain('\u001b');
   });
-});
-
-test('a program file names its profile and target', () => {
-  const { program } = parseProgram(specification, LINES.map(({ command }) => command).join('\n'));
-  const text = programFile(specification, 'simulator', program);
-  expect(headerOf(text)).toEqual({ profile: DEFAULT_PROFILE, target: 'simulator' });
-  expect(parseProgram(specification, text).program).toEqual(program);
 });

@@ -2,8 +2,6 @@
  * A program with what was expected and observed beside each command. The text is itself a program: everything that is
  * not a command is a comment, so it can be saved and replayed.
  */
-import { printProgram, type Program } from '../model/core/program.ts';
-import type { Specification } from '../model/core/specification.ts';
 import type { Colors } from './colors.ts';
 
 export interface WitnessLine {
@@ -43,7 +41,3 @@ export function printWitness(lines: readonly WitnessLine[], { colors, at, rules 
   });
   return [colors.dim(align(heading, ' ').trimEnd()), ...body].join('\n');
 }
-
-/** The program as a file that names what it is for. */
-export const programFile = (specification: Specification, target: string, program: Program): string =>
-  `# profile: ${specification.config.profile.id}\n# target: ${target}\n${printProgram(specification, program)}`;

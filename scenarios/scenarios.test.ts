@@ -1,49 +1,31 @@
 import { describe, expect, it } from '@jest/globals';
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
-import { judge } from '../conformance/judge.ts';
-import { checkProgram, newTally } from '../conformance/check.ts';
+import { checkProgram, expectationsOf, newTally } from '../conformance/check.ts';
 import { Coverage } from '../conformance/coverage.ts';
-import { ALL_INVARIANTS } from '../conformance/invariants.ts';
+import { judge } from '../conformance/judge.ts';
+import { misfit, type FeatureName, type Scenario } from '../conformance/scenario.ts';
 import { checkSecrecy, SECRECY, twinOf } from '../conformance/secret.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
-import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
-import { headerOf, parseProgram, type Program } from '../model/core/program.ts';
+import { printOutcome } from '../model/core/outcome.ts';
+import { FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
+import { scenarioByName, scenarioNames } from './library.ts';
 
-interface Scenario {
-  readonly specification: Specification;
-  readonly program: Program;
-  readonly rule: string | undefined;
-  readonly invariant: string | undefined;
-  readonly mutant: string | undefined;
-}
+const SCENARIOS = scenarioNames().map((name) => [name, scenarioByName(name)] as const);
 
-const KEYS = ['title', 'source', 'profile', 'rule', 'invariant', 'mutant'];
-
-/** Throws where the header lacks something or names what there is not. */
-function scenarioOf(text: string): Scenario {
-  const header = headerOf(text);
-  const { title, source, profile, rule, invariant, mutant } = header;
-  for (const [key, value] of Object.entries({ title, source, profile }))
-    if (value === undefined || value === '') throw new Error(`the header has no ${key}`);
-  if (rule === undefined && invariant === undefined) throw new Error('the header has neither a rule nor an invariant');
-  const unknown = Object.keys(header).find((key) => !KEYS.includes(key));
-  if (unknown !== undefined) throw new Error(`the header has a ${unknown}, which means nothing`);
-  const specification = new Specification({ profile: profileById(profile ?? ''), machine: FULL_MACHINE }, CATALOGUE);
-  if (rule !== undefined && !specification.rules().some(({ id }) => id === rule)) throw new Error(`no rule ${rule}`);
-  if (invariant !== undefined && !ALL_INVARIANTS.some(({ id }) => id === invariant))
-    throw new Error(`no invariant ${invariant}`);
-  if (mutant !== undefined && mutantById(mutant) === undefined) throw new Error(`no mutant ${mutant}`);
-  return { specification, program: parseProgram(specification, text).program, rule, invariant, mutant };
-}
+const specify = ({ header }: Scenario, machine = FULL_MACHINE): Specification =>
+  new Specification({ profile: profileById(header.profile), machine }, CATALOGUE);
 
 /** What became of the program on the target: verdict, and whether the rule decided and the invariant was evaluated. */
-async function replay({ specification, program, rule, invariant }: Scenario, target: Target) {
+async function replay(scenario: Scenario, target: Target) {
+  const {
+    program,
+    header: { rule, invariant },
+  } = scenario;
+  const specification = specify(scenario);
   const coverage = new Coverage(specification);
   const tally = newTally();
   const checking = { specification, target, coverage, tally };
@@ -58,60 +40,59 @@ async function replay({ specification, program, rule, invariant }: Scenario, tar
   };
 }
 
-const FILES = readdirSync(__dirname).filter((name) => name.endsWith('.gmem'));
+/** A machine without each feature that has a name. */
+const LESS: Record<FeatureName, Machine> = {
+  'protected-vms': { ...FULL_MACHINE, vmTypes: 1n },
+  'memory-attributes': { ...FULL_MACHINE, memoryAttributes: false },
+  'two-dimensional-paging': { ...FULL_MACHINE, twoDimensionalPaging: false },
+};
 
-describe.each(FILES)('%s', (name) => {
-  const scenario = scenarioOf(readFileSync(join(__dirname, name), 'utf8'));
-  const { specification, program, mutant } = scenario;
-
-  it.each(['reference', 'simulator'])('shows on the %s what its header says', async (target) => {
-    const { invariant, ...rest } = await replay(
-      scenario,
-      target === 'reference' ? referenceTarget() : simulatorTarget(),
+/** What the program takes: capabilities for its commands, and features without which something else is expected of it. */
+function takes(scenario: Scenario): readonly string[] {
+  const specification = specify(scenario);
+  const expected = (machine: Machine): readonly string[] =>
+    expectationsOf(specify(scenario, machine), scenario.program).map(
+      (step) => step.unmodelled ?? printOutcome(step.outcome),
     );
+  const full = expected(FULL_MACHINE).join();
+  const capabilities = new Set(scenario.program.map(({ name }) => specification.transition(name).requires));
+  return [
+    ...[...capabilities].filter((each) => each !== undefined),
+    ...Object.entries(LESS).flatMap(([feature, machine]) => (expected(machine).join() === full ? [] : [feature])),
+  ];
+}
+
+describe.each(SCENARIOS)('%s', (_name, scenario) => {
+  it.each(['reference', 'simulator'])('shows on the %s what its header says', async (name) => {
+    const target = name === 'reference' ? referenceTarget() : simulatorTarget();
+    expect(misfit(scenario, { specification: specify(scenario), target })).toBeUndefined();
+    const { invariant, ...rest } = await replay(scenario, target);
     expect(rest).toEqual({
-      verdict: { kind: 'conforms', commands: program.length },
+      verdict: { kind: 'conforms', commands: scenario.program.length },
       secrecy: 'conforms',
       rule: true,
     });
     // The reference has no page frames, so that some invariants cannot be evaluated on it.
-    expect(invariant || target === 'reference').toBe(true);
+    expect(invariant || name === 'reference').toBe(true);
+  });
+
+  it('requires what it takes, and no more', () => {
+    expect((scenario.header.requires ?? []).toSorted()).toEqual(takes(scenario).toSorted());
   });
 
   it('tells the mutant that it names from the simulator', async () => {
-    const target = mutant === undefined ? undefined : mutantById(mutant)?.target;
-    const verdict = target && (await judge({ specification, target }, program));
-    expect(verdict?.kind).toBe(mutant === undefined ? undefined : 'diverges');
+    const { mutant: id } = scenario.header;
+    const target = id === undefined ? undefined : mutantById(id)?.target;
+    const verdict = target && (await judge({ specification: specify(scenario), target }, scenario.program));
+    expect(verdict?.kind).toBe(id === undefined ? undefined : 'diverges');
   });
 });
 
 describe('the scenarios', () => {
   it('hold every bug of mechanism that has a mutant and can be shown by one program', () => {
-    const named = FILES.map((name) => headerOf(readFileSync(join(__dirname, name), 'utf8'))['mutant']);
-    const bugs = FILES.filter((name) => name.startsWith('bug-')).length;
+    const named = SCENARIOS.map(([, { header }]) => header.mutant);
+    const bugs = SCENARIOS.filter(([name]) => name.startsWith('bug-')).length;
     expect(bugs).toBeGreaterThanOrEqual(5);
     expect(new Set(named).size).toBeGreaterThan(40);
-  });
-});
-
-describe('a header', () => {
-  const HEADER = '# title: a\n# source: b\n# profile: linux-7.3\n# rule: fd.close/bad-descriptor\n';
-
-  it('that is whole is taken', () => {
-    expect(scenarioOf(`${HEADER}fd.close fd=none\n`).program).toHaveLength(1);
-  });
-
-  it.each([
-    [HEADER.replace('title', 'titel'), 'the header has no title'],
-    [HEADER.replace('# source: b\n', ''), 'the header has no source'],
-    [HEADER.replace('profile: linux-7.3', 'profile:'), 'the header has no profile'],
-    [HEADER.replace('rule', 'rules'), 'neither a rule nor an invariant'],
-    [HEADER.replace('bad-descriptor', 'worse'), 'no rule fd.close/worse'],
-    [`${HEADER}# invariant: gmem/x`, 'no invariant gmem/x'],
-    [`${HEADER}# mutant: x`, 'no mutant x'],
-    [`${HEADER}# mutants: x`, 'a mutants, which means nothing'],
-    [HEADER.replace('linux-7.3', 'linux-1.0'), "unknown profile 'linux-1.0'"],
-  ])('%j is refused', (text, message) => {
-    expect(() => scenarioOf(text)).toThrow(message);
   });
 });

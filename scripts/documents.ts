@@ -1,6 +1,7 @@
 /** Documents that are written by a program, and never by hand. */
 import { divergencesJsonSchema } from '../conformance/divergences.ts';
 import { reportJsonSchema } from '../report/json.ts';
+import { scenariosJsonSchema } from '../report/scenario.ts';
 import { rulesMarkdown } from '../report/rules-markdown.ts';
 import { answerSchema, protocolReference, requestSchema } from './protocol-reference.ts';
 
@@ -19,4 +20,5 @@ export const DOCUMENTS: readonly Document[] = [
   { path: 'docs/protocol-reference.md', text: protocolReference },
   { path: 'docs/protocol-requests.schema.json', text: () => json(requestSchema()) },
   { path: 'docs/protocol-answers.schema.json', text: () => json(answerSchema()) },
+  { path: 'docs/scenarios.schema.json', text: () => json(scenariosJsonSchema()) },
 ];

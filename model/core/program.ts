@@ -67,18 +67,27 @@ export interface ParsedProgram {
   readonly header: Readonly<Record<string, string>>;
 }
 
-function parseHeader(lines: readonly string[]): Record<string, string> {
-  const header: Record<string, string> = {};
-  for (const line of lines) {
-    if (line.trim() !== '' && !line.trimStart().startsWith('#')) break;
-    const match = /^\s*#\s*([a-z][a-z-]*):\s*(.*?)\s*$/.exec(line);
-    if (match !== null) header[match[1] as string] = match[2] as string;
-  }
-  return header;
+export interface HeaderField {
+  readonly key: string;
+  readonly value: string;
+  /** From 1 on. */
+  readonly line: number;
 }
 
-/** The header of a program text, which may name the profile that the commands must be read with. */
-export const headerOf = (text: string): Readonly<Record<string, string>> => parseHeader(text.split('\n'));
+/** The header of a program text, line by line. */
+export function headerFields(text: string): readonly HeaderField[] {
+  const fields: HeaderField[] = [];
+  for (const [index, line] of text.split('\n').entries()) {
+    if (line.trim() !== '' && !line.trimStart().startsWith('#')) break;
+    const match = /^\s*#\s*([a-z][a-z-]*):\s*(.*?)\s*$/.exec(line);
+    if (match !== null) fields.push({ key: match[1] as string, value: match[2] as string, line: index + 1 });
+  }
+  return fields;
+}
+
+/** The same as a record; it may name the profile that the commands must be read with. */
+export const headerOf = (text: string): Readonly<Record<string, string>> =>
+  Object.fromEntries(headerFields(text).map(({ key, value }) => [key, value]));
 
 /** Throws a ProgramError that names the line and says what to write instead. */
 export function parseProgram(specification: Specification, text: string): ParsedProgram {
@@ -92,7 +101,7 @@ export function parseProgram(specification: Specification, text: string): Parsed
     program.push(parseCommand(specification, line, index + 1, labels));
     numbers.push(index + 1);
   });
-  return { program, lines: numbers, header: parseHeader(lines) };
+  return { program, lines: numbers, header: headerOf(text) };
 }
 
 function parseCommand(
