@@ -36,7 +36,8 @@ describe('a cgroup for agents', () => {
   it('lies below what a container sees of the mount, and nowhere else', () => {
     const mounts = [mount('/sys/fs/cgroup/memory', 'cgroup', 'rw,memory', '/docker/1')];
     expect(foldersFor(mounts, '4:memory:/docker/1/a')).toEqual(['v1 /sys/fs/cgroup/memory/a']);
-    expect(foldersFor(mounts, '4:memory:/docker/2')).toEqual([]);
+    expect(foldersFor(mounts, '4:memory:/docker/1')).toEqual(['v1 /sys/fs/cgroup/memory']);
+    expect(foldersFor(mounts, '4:memory:/docker/10')).toEqual([]);
   });
 
   it('is not to be had without a mount, or without a cgroup', () => {

@@ -13,7 +13,7 @@ import {
   rmdirSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 
 /** What an agent is given: programs take at most 64 MiB by the count of the model, and the agent a few more. */
 export const AGENT_MEMORY = 256 << 20;
@@ -58,21 +58,17 @@ export function placesFor(mountinfo: string, cgroup: string): readonly Place[] {
     const [mount = '', source = ''] = line.split(' - ');
     const [, , , root = '', at = ''] = mount.split(' ');
     const [type, , options = ''] = source.split(' ');
-    const below = (path: string | undefined): string | undefined =>
-      path === undefined
-        ? undefined
-        : root === '/'
-          ? path
-          : path.startsWith(root)
-            ? path.slice(root.length)
-            : undefined;
+    // What is outside of the mount is not to be reached.
+    const folderOf = (path: string | undefined): string | undefined => {
+      const below = path === undefined ? '..' : relative(root, path);
+      return below.startsWith('..') ? undefined : join(at, below);
+    };
     if (type === 'cgroup' && options.split(',').includes('memory')) {
-      const path = below(pathIn('memory'));
-      return path === undefined ? [] : [{ version: V1, folder: join(at, path) }];
+      const folder = folderOf(pathIn('memory'));
+      return folder === undefined ? [] : [{ version: V1, folder }];
     }
-    const path = type === 'cgroup2' ? below(pathIn('')) : undefined;
-    if (path === undefined) return [];
-    const folder = join(at, path);
+    const folder = type === 'cgroup2' ? folderOf(pathIn('')) : undefined;
+    if (folder === undefined) return [];
     return [folder, ...(folder === at ? [] : [dirname(folder)])].map((each) => ({ version: V2, folder: each }));
   });
 }
