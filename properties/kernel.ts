@@ -1,8 +1,10 @@
-/** What tests on the kernel of this machine share. */
-import { describe } from '@jest/globals';
+/** What tests on kernels share: those on the kernel of this machine, and those in QEMU. */
+import { describe, it } from '@jest/globals';
 import { readdirSync, readFileSync } from 'node:fs';
 import { spawnAgent, type AgentConnection } from '../adapters/linux/agent.ts';
+import { newestKernel, type CachedKernel, type Origin } from '../adapters/linux/kernels.ts';
 import { kvmUnavailable } from '../adapters/linux/kvm.ts';
+import { qemuUnavailable } from '../adapters/linux/qemu-target.ts';
 import { KernelTarget, type KernelOptions } from '../adapters/linux/target.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
@@ -15,6 +17,21 @@ export function kernelSuite(title: string, body: () => void): void {
   if (unavailable === undefined) describe(title, body);
   else describe.skip(`${title} (skipped: ${unavailable})`, body);
 }
+
+/** A suite on the newest kernel of that origin, in QEMU. */
+export function qemuSuite(origin: Origin, body: (kernel: CachedKernel) => void, title = ''): void {
+  const kernel = newestKernel(origin);
+  const unavailable = qemuUnavailable() ?? (kernel === undefined ? `no kernel: run ${SCRIPTS[origin]}` : undefined);
+  if (kernel !== undefined && unavailable === undefined) describe(`${kernel.name} in QEMU${title}`, () => body(kernel));
+  // A suite must have a test, or jest takes its file for a mistake.
+  else describe.skip(`kernel in QEMU${title} (skipped: ${unavailable ?? ''})`, () => it(origin, () => undefined));
+}
+
+const SCRIPTS: Readonly<Record<Origin, string>> = {
+  debian: 'scripts/debian-kernel',
+  built: 'scripts/build-kernel',
+  checked: 'scripts/build-kernel --lockdep --kasan',
+};
 
 const GETPID = 39;
 /** Its one result is the agent's process. */

@@ -2,9 +2,10 @@
 import { spawnSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { accessSync, constants, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { cacheFolder } from './cache.ts';
 
 export interface Build {
   readonly name: string;
@@ -88,12 +89,8 @@ function usable(folder: string): boolean {
   }
 }
 
-function cacheFolder(): string {
-  const { XDG_CACHE_HOME: xdg = '' } = process.env;
-  const candidates = [
-    join(xdg === '' ? join(homedir(), '.cache') : xdg, 'gmem-conformance'),
-    join(tmpdir(), `gmem-conformance-${process.getuid?.() ?? ''}`),
-  ];
+function folderForPrograms(): string {
+  const candidates = [cacheFolder(), join(tmpdir(), `gmem-conformance-${process.getuid?.() ?? ''}`)];
   const folder = candidates.find(usable);
   if (folder === undefined) throw new CompileFailed(`no folder for compiled programs: tried ${candidates.join(', ')}`);
   return folder;
@@ -105,7 +102,7 @@ export function compile({ name, files, flags }: Build): string {
   const root = packageRoot();
   const hash = createHash('sha256').update(JSON.stringify([compilerVersion(), command, args, flags]));
   for (const file of files) hash.update(`\0${file}\0`).update(readFileSync(join(root, file)));
-  const executable = join(cacheFolder(), `${name}-${hash.digest('hex').slice(0, 16)}`);
+  const executable = join(folderForPrograms(), `${name}-${hash.digest('hex').slice(0, 16)}`);
   if (existsSync(executable)) return executable;
 
   // Another process may be compiling the same: each writes a file of its own, and the last to finish has the name.

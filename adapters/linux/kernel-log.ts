@@ -1,6 +1,7 @@
 /** What a kernel says on its console, and the reports of something wrong in it. */
 import { EventEmitter } from 'node:events';
 import { StringDecoder } from 'node:string_decoder';
+import { parsePlace, type Place } from './places.ts';
 
 /** Words that Linux developers use; the first line of a report says the rest. */
 export type ReportKind = 'panic' | 'sanitizer' | 'oops' | 'warning' | 'lockdep' | 'bug' | 'hung-task' | 'rcu-stall';
@@ -13,6 +14,8 @@ export interface KernelReport {
   readonly lines: readonly string[];
   /** False until its end has arrived; a kernel that died leaves it so. */
   readonly complete: boolean;
+  /** Where the program was when the kernel began to speak, if it says that in the log. */
+  readonly place: Place | undefined;
 }
 
 const CUT_HERE = /^-+\[ cut here \]-+$/;
@@ -51,12 +54,13 @@ interface Report extends KernelReport {
   complete: boolean;
 }
 
-/** Tells `line` of each line as it arrives. */
+/** Tells `line` of each line as it arrives, but for those that say where a program is. */
 export class KernelLog extends EventEmitter<{ line: [string] }> {
   readonly #lines: string[] = [];
   readonly #reports: Report[] = [];
   readonly #decoder = new StringDecoder('utf8');
   #partial = '';
+  #place: Place | undefined;
   /** What has come since something was cut here that is not known yet. */
   #cut: string[] | undefined;
   #open: { readonly report: Report; readonly end: RegExp } | undefined;
@@ -83,6 +87,12 @@ export class KernelLog extends EventEmitter<{ line: [string] }> {
   }
 
   #line(line: string): void {
+    const place = parsePlace(line);
+    if (place !== undefined) this.#place = place;
+    else this.#said(line);
+  }
+
+  #said(line: string): void {
     this.#lines.push(line);
     if (this.#lines.length > LINES_KEPT) this.#lines.splice(0, LINES_KEPT / 2);
     if (this.#open === undefined) this.#begin(line);
@@ -95,7 +105,7 @@ export class KernelLog extends EventEmitter<{ line: [string] }> {
     this.#cut?.push(line);
     const found = KINDS.find(({ start }) => start.test(line));
     if (found !== undefined && this.#reports.length < REPORTS_KEPT) {
-      const report = { kind: found.kind, title: line, lines: this.#cut ?? [line], complete: false };
+      const report = { kind: found.kind, title: line, lines: this.#cut ?? [line], complete: false, place: this.#place };
       this.#reports.push(report);
       this.#open = { report, end: found.end };
       this.#cut = undefined;

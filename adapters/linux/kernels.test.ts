@@ -2,7 +2,7 @@ import { afterEach, beforeEach, expect, it } from '@jest/globals';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { cachedKernels } from './kernels.ts';
+import { cachedKernels, newestKernel } from './kernels.ts';
 
 const { XDG_CACHE_HOME } = process.env;
 let folder = '';
@@ -19,16 +19,24 @@ afterEach(() => {
 it('finds the kernels in the cache folder, the newest last', () => {
   expect(cachedKernels()).toEqual([]);
   const kernels = join(folder, 'gmem-conformance/kernels');
-  for (const name of ['7.10.1-built-0', '7.9.2+deb13-amd64', '.unpack.x'])
-    mkdirSync(join(kernels, name), { recursive: true });
+  const names = ['7.10.1-built-0', '7.9.2+deb13-amd64', '7.10.1-built-lockdep-kasan-1a2b3c4d'];
+  for (const name of [...names, '.unpack.x']) mkdirSync(join(kernels, name), { recursive: true });
   mkdirSync(join(kernels, '7.9.2+deb13-amd64/modules'));
-  for (const name of ['7.10.1-built-0', '7.9.2+deb13-amd64']) writeFileSync(join(kernels, name, 'vmlinuz'), '');
+  for (const name of names) writeFileSync(join(kernels, name, 'vmlinuz'), '');
   expect(cachedKernels()).toEqual([
     {
       name: '7.9.2+deb13-amd64',
+      origin: 'debian',
       image: join(kernels, '7.9.2+deb13-amd64/vmlinuz'),
       modules: join(kernels, '7.9.2+deb13-amd64/modules'),
     },
-    { name: '7.10.1-built-0', image: join(kernels, '7.10.1-built-0/vmlinuz') },
+    { name: '7.10.1-built-0', origin: 'built', image: join(kernels, '7.10.1-built-0/vmlinuz') },
+    {
+      name: '7.10.1-built-lockdep-kasan-1a2b3c4d',
+      origin: 'checked',
+      image: join(kernels, '7.10.1-built-lockdep-kasan-1a2b3c4d/vmlinuz'),
+    },
   ]);
+  expect(newestKernel('debian', 'built')?.name).toBe('7.10.1-built-0');
+  expect(newestKernel('checked')?.name).toBe('7.10.1-built-lockdep-kasan-1a2b3c4d');
 });

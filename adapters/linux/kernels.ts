@@ -1,7 +1,7 @@
 /** Kernels that scripts/debian-kernel and scripts/build-kernel have left in the cache folder. */
 import { existsSync, readdirSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { cacheFolder } from './cache.ts';
 
 export interface Kernel {
   /** Path of a bzImage. */
@@ -10,19 +10,36 @@ export interface Kernel {
   readonly modules?: string;
 }
 
+/** Who built it: Debian, or scripts/build-kernel; `checked` is slow, because it checks locks or memory accesses. */
+export type Origin = 'debian' | 'built' | 'checked';
+
 export interface CachedKernel extends Kernel {
   /** As the release of Debian or the version of the sources: `7.2.12+deb13-amd64`, `7.3.4-1~bpo13+1-built-1a2b3c4d`. */
   readonly name: string;
+  readonly origin: Origin;
 }
 
 /** Those that are there, the newest last. */
 export function cachedKernels(): readonly CachedKernel[] {
-  const { XDG_CACHE_HOME: xdg = '' } = process.env;
-  const folder = join(xdg === '' ? join(homedir(), '.cache') : xdg, 'gmem-conformance', 'kernels');
+  const folder = join(cacheFolder(), 'kernels');
   if (!existsSync(folder)) return [];
   return readdirSync(folder)
     .sort(new Intl.Collator('en', { numeric: true }).compare)
     .map((name) => ({ name, image: join(folder, name, 'vmlinuz'), modules: join(folder, name, 'modules') }))
     .filter(({ image }) => existsSync(image))
-    .map(({ modules, ...kernel }) => (existsSync(modules) ? { ...kernel, modules } : kernel));
+    .map(({ modules, ...kernel }) => ({
+      ...kernel,
+      origin: originOf(kernel.name),
+      ...(existsSync(modules) && { modules }),
+    }));
+}
+
+/** The newest of one of these origins. */
+export const newestKernel = (...origins: readonly Origin[]): CachedKernel | undefined =>
+  cachedKernels().findLast(({ origin }) => origins.includes(origin));
+
+/** scripts/build-kernel names what it builds VERSION-built-HASH, or VERSION-built-lockdep-kasan-HASH. */
+function originOf(name: string): Origin {
+  const [, variant] = /-built((?:-[a-z]+)*)-[0-9a-f]+$/.exec(name) ?? [];
+  return variant === undefined ? 'debian' : variant === '' ? 'built' : 'checked';
 }

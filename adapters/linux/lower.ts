@@ -9,6 +9,7 @@ import type { CallProgram, CallResults } from './calls.ts';
 import { ABSENT, COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
 import { Guest, type GuestPlan, type Hideout } from './guest.ts';
 import { Lowering, value, type Legend } from './lowering.ts';
+import { printPlace, type Place } from './places.ts';
 import { observe, type Reading } from './reading.ts';
 import { AT_FDCWD, MAP, O_CLOEXEC, O_RDWR, PROT_READ_WRITE } from './uapi.ts';
 
@@ -41,18 +42,23 @@ export function observations({ firstSteps, end, readings }: LoweredProgram, resu
   return done.map((each) => observe(each, results));
 }
 
-export function lower(program: readonly AnyCommand[], machine: Machine): LoweredProgram {
+/** With `tellsPlaces`, the program says in the kernel's log where it is. */
+export function lower(program: readonly AnyCommand[], machine: Machine, tellsPlaces = false): LoweredProgram {
   const commands = program as readonly Command[];
   const lowering = new Lowering();
   const context = prepare(lowering, commands, machine);
+  const tell = tellsPlaces ? openLog(lowering) : () => undefined;
+  tell('before');
   const firstSteps: number[] = [];
   const readings = commands.map(({ name, args }, index) => {
     firstSteps.push(lowering.steps.length);
+    tell(index);
     const lowerIt = COMMANDS[name as Executable] as ((args: object, context: Context) => Reading) | undefined;
     if (lowerIt === undefined) throw new NotExecutable(index, name, ABSENT[name as keyof typeof ABSENT]);
     return lowerIt(args, context);
   });
   const end = lowering.steps.length;
+  tell('after');
   for (const run of context.runs.values()) unmapRun(lowering, run);
   lowering.cleanUp(lowering.result(0));
   return {
@@ -70,13 +76,8 @@ const SCRATCH = 'scratch';
 
 /** What is there before a program starts: the device, a file that is not KVM's, the arena. */
 function prepare(lowering: Lowering, commands: readonly Command[], machine: Machine): Context {
-  const open = (label: Label, path: string): void => {
-    const flags = value(O_RDWR | O_CLOEXEC, 'O_RDWR | O_CLOEXEC');
-    const folder = value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD');
-    lowering.opened(label, lowering.call('openat', folder, lowering.text(path), flags));
-  };
-  open(DEVICE, '/dev/kvm');
-  open(OTHER, '/dev/null');
+  lowering.opened(DEVICE, open(lowering, '/dev/kvm'));
+  lowering.opened(OTHER, open(lowering, '/dev/null'));
   const file = lowering.called(SCRATCH, lowering.call('memfd_create', lowering.text(SCRATCH), value(0n)));
   mapArena(lowering);
   const { accesses, vms, vcpus } = whoTouches(commands);
@@ -88,6 +89,21 @@ function prepare(lowering: Lowering, commands: readonly Command[], machine: Mach
       ? undefined
       : new Guest(lowering, hide(commands, machine, Guest.room(pages.length)), pages, machine.vcpuPhysicalBits);
   return { lowering, file, guest, furnishes, active: vcpus, runs: new Map() };
+}
+
+/** Answers the step that opens the file for reading and writing. */
+function open(lowering: Lowering, path: string): number {
+  const flags = value(O_RDWR | O_CLOEXEC, 'O_RDWR | O_CLOEXEC');
+  const folder = value(BigInt.asUintN(64, AT_FDCWD), 'AT_FDCWD');
+  return lowering.call('openat', folder, lowering.text(path), flags);
+}
+
+function openLog(lowering: Lowering): (place: Place) => void {
+  const log = lowering.result(open(lowering, '/dev/kmsg'));
+  return (place) => {
+    const line = printPlace(place);
+    lowering.call('write', log, lowering.text(line), value(BigInt(line.length)));
+  };
 }
 
 function mapArena(lowering: Lowering): void {

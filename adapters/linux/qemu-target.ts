@@ -1,9 +1,10 @@
 /** A kernel image in a virtual machine. */
 import { UnavailableError } from '../adapter.ts';
 import { compilerMissing } from './compile.ts';
-import { cachedKernels, type Kernel } from './kernels.ts';
+import type { KernelReport } from './kernel-log.ts';
+import { newestKernel, type Kernel } from './kernels.ts';
 import { QemuFailure, qemuPath, startQemu, type QemuMachine } from './qemu.ts';
-import { KernelTarget, type Host } from './target.ts';
+import { KernelTarget, type Host, type KernelOptions } from './target.ts';
 
 /** Why no kernel can be tested in QEMU here, or undefined where one can. */
 export function qemuUnavailable(): string | undefined {
@@ -19,13 +20,19 @@ interface QemuTargetOptions {
   readonly append?: string | undefined;
 }
 
+/** One that is slow only where there is no other. */
+const newest = (): Kernel | undefined => newestKernel('debian', 'built') ?? newestKernel('checked');
+
 /** Boots the kernel. Throws UnavailableError. */
-export async function openQemu({ kernel, modules, append }: QemuTargetOptions): Promise<KernelTarget> {
-  const chosen = kernel === undefined ? cachedKernels().at(-1) : { image: kernel, ...(modules && { modules }) };
+export async function openQemu(
+  { kernel, modules, append }: QemuTargetOptions,
+  options?: KernelOptions,
+): Promise<KernelTarget> {
+  const chosen = kernel === undefined ? newest() : { image: kernel, ...(modules && { modules }) };
   if (chosen === undefined)
     throw new UnavailableError('there is no kernel: give --kernel IMAGE, or fetch one with scripts/debian-kernel');
   try {
-    return await KernelTarget.open(new QemuHost(chosen, append));
+    return await KernelTarget.open(new QemuHost(chosen, append), options);
   } catch (error) {
     throw error instanceof QemuFailure ? new UnavailableError(error.message) : error;
   }
@@ -34,6 +41,7 @@ export async function openQemu({ kernel, modules, append }: QemuTargetOptions): 
 /** Starts the machine when an agent is first wanted, and again when it has died. */
 class QemuHost implements Host {
   readonly name = 'qemu';
+  readonly tellsPlaces = true;
   readonly #kernel: Kernel;
   readonly #append: string | undefined;
   /** The last one, also when it is gone: what it said is still wanted. */
@@ -47,7 +55,20 @@ class QemuHost implements Host {
   }
 
   async connect(): ReturnType<QemuMachine['connect']> {
-    return await (await this.#running()).connect();
+    const machine = await this.#running();
+    try {
+      return await machine.connect();
+    } catch (error) {
+      if (!(error instanceof QemuFailure)) throw error;
+      // It has gone since, or does not do what it should.
+      await this.replaceKernel();
+      return await (await this.#running()).connect();
+    }
+  }
+
+  async replaceKernel(): Promise<void> {
+    await this.#machine?.kill();
+    this.#isGone = true;
   }
 
   async #running(): Promise<QemuMachine> {
@@ -64,12 +85,12 @@ class QemuHost implements Host {
     return (this.#machine = machine);
   }
 
-  async reports(): Promise<readonly string[]> {
+  async reports(): Promise<readonly KernelReport[]> {
     const machine = this.#machine;
     if (machine === undefined) return [];
     const reports = await machine.reportsSince(this.#told);
     this.#told += reports.length;
-    return reports.map(({ lines }) => lines.join('\n'));
+    return reports;
   }
 
   async close(): Promise<void> {

@@ -1,16 +1,17 @@
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { spawnSync } from 'node:child_process';
+import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { CAP, VM_TYPE } from '../../model/core/abi.ts';
+import { qemuSuite } from '../../properties/kernel.ts';
 import { AgentGone, AgentHung, type AgentConnection } from './agent.ts';
 import type { CallProgram, Operand, Step } from './calls.ts';
-import { cachedKernels } from './kernels.ts';
+import { address, value } from './lowering.ts';
 import { startQemu, type QemuMachine } from './qemu.ts';
+import { AT_FDCWD, KVM, O_RDWR, SYS } from './uapi.ts';
 
-const value = (number: number): Operand => ({ kind: 'value', value: BigInt(number) });
-const address = (offset: number): Operand => ({ kind: 'address', offset });
+const number = (each: number | bigint): Operand => value(BigInt(each));
 const result = (step: number): Operand => ({ kind: 'result', step, plus: 0n });
-const call = (number: number, ...args: readonly Operand[]): Step => ({ kind: 'call', number, args });
+const call = (system: number, ...args: readonly Operand[]): Step => ({ kind: 'call', number: system, args });
 
 /** A program that opens a file for reading and writing as its step 0. */
 const withFile = (path: string, text: string, ...steps: readonly Step[]): CallProgram => ({
@@ -19,50 +20,29 @@ const withFile = (path: string, text: string, ...steps: readonly Step[]): CallPr
     { offset: 0, bytes: Buffer.from(path) },
     { offset: TEXT, bytes: Buffer.from(text) },
   ],
-  steps: [call(CALL.open, address(0), value(O_RDWR)), ...steps],
+  steps: [call(SYS.openat, value(AT_FDCWD), address(0), value(O_RDWR)), ...steps],
   outputs: [],
 });
 
-const CALL = { write: 1, open: 2, ioctl: 16, getpid: 39, kill: 62, ppoll: 271 } as const;
-const O_RDWR = 2;
 const TEXT = 1024;
-const KVM_CREATE_VM = 0xae01;
-const KVM_CHECK_EXTENSION = 0xae03;
-const KVM_CAP_VM_TYPES = 235;
-const SOFTWARE_PROTECTED = 1;
+/** Calls that only these tests make. */
+const CALL = { getpid: 39, kill: 62, ppoll: 271 } as const;
 
 const SOON = { timeoutMs: 20_000 };
 const GETPID: CallProgram = { dataBytes: 0, segments: [], outputs: [], steps: [call(CALL.getpid)] };
-const DIE: CallProgram = { ...GETPID, steps: [call(CALL.getpid), call(CALL.kill, result(0), value(9))] };
-const HANG: CallProgram = { ...GETPID, steps: [call(CALL.ppoll, value(0), value(0), value(0))] };
-
-/** A kernel of each origin, the newest; without one, the reason is in the title of what is skipped. */
-function wanted(origin: string, script: string, fits: (name: string) => boolean) {
-  const kernel = cachedKernels().findLast(({ name }) => fits(name));
-  const hasQemu = spawnSync('qemu-system-x86_64', ['--version']).status === 0;
-  const why = !hasQemu
-    ? 'no qemu-system-x86_64'
-    : kernel === undefined
-      ? `no kernel: run scripts/${script}`
-      : undefined;
-  const title = why === undefined ? `${origin} ${kernel?.name ?? ''}` : `${origin} (skipped: ${why})`;
-  return { kernel, title, suite: why === undefined ? describe : describe.skip };
-}
-
-const isBuilt = (name: string): boolean => name.includes('-built-');
-const DEBIAN = wanted('kernel of Debian', 'debian-kernel', (name) => !name.includes('-built'));
-const BUILT = wanted('kernel that was built', 'build-kernel', isBuilt);
+const DIE: CallProgram = { ...GETPID, steps: [call(CALL.getpid), call(CALL.kill, result(0), number(9))] };
+const HANG: CallProgram = { ...GETPID, steps: [call(CALL.ppoll, number(0), number(0), number(0))] };
 
 const ourFolders = (): readonly string[] => readdirSync(tmpdir()).filter((name) => name.startsWith('gmem-qemu-'));
 
-for (const { kernel, title, suite } of [DEBIAN, BUILT]) {
-  suite(title, () => {
+for (const origin of ['debian', 'built'] as const)
+  qemuSuite(origin, (kernel) => {
+    const isBuilt = origin === 'built';
     const foldersBefore = ourFolders();
     let machine: QemuMachine;
     let agent: AgentConnection;
 
     beforeAll(async () => {
-      if (kernel === undefined) throw new Error('skipped');
       machine = await startQemu({ kernel });
       agent = await machine.connect();
       await agent.run(GETPID, SOON);
@@ -71,19 +51,18 @@ for (const { kernel, title, suite } of [DEBIAN, BUILT]) {
     afterAll(async () => machine.kill());
 
     it('has KVM, with the VM types that it was built for', async () => {
-      const types = call(CALL.ioctl, result(0), value(KVM_CHECK_EXTENSION), value(KVM_CAP_VM_TYPES));
-      const create = (type: number) => call(CALL.ioctl, result(0), value(KVM_CREATE_VM), value(type));
-      const program = withFile('/dev/kvm', '', types, create(0), create(SOFTWARE_PROTECTED));
+      const types = call(SYS.ioctl, result(0), value(KVM.CHECK_EXTENSION), value(CAP.VM_TYPES));
+      const create = (type: bigint) => call(SYS.ioctl, result(0), value(KVM.CREATE_VM), value(type));
+      const program = withFile('/dev/kvm', '', types, create(VM_TYPE.DEFAULT), create(VM_TYPE.SW_PROTECTED));
       const [kvm = -1n, mask = 0n, plain = -1n, guarded = -1n] = (await agent.run(program, SOON)).results;
-      const builtIn = isBuilt(kernel?.name ?? '');
       expect([kvm, plain].every((fd) => fd > 0n)).toBe(true);
-      expect((mask >> BigInt(SOFTWARE_PROTECTED)) & 1n).toBe(builtIn ? 1n : 0n);
-      expect(guarded > 0n).toBe(builtIn);
+      expect((mask >> VM_TYPE.SW_PROTECTED) & 1n).toBe(isBuilt ? 1n : 0n);
+      expect(guarded > 0n).toBe(isBuilt);
     });
 
     it('has the files through which failures are injected', async () => {
       const files = ['/sys/kernel/debug/hwpoison/corrupt-pfn'];
-      if (isBuilt(kernel?.name ?? '')) files.push('/sys/kernel/debug/failslab/probability', '/proc/self/fail-nth');
+      if (isBuilt) files.push('/sys/kernel/debug/failslab/probability', '/proc/self/fail-nth');
       for (const file of files) {
         const program = withFile(file, '');
         const { results } = await agent.run(program, SOON);
@@ -117,7 +96,7 @@ for (const { kernel, title, suite } of [DEBIAN, BUILT]) {
       expect(machine.log.reportsSince(0)).toEqual([]);
       const said = 'WARNING: mm/test.c:1 at nowhere+0x0/0x1, CPU#0: agent/42';
       const write = (text: string) =>
-        withFile('/dev/kmsg', text, call(CALL.write, result(0), address(TEXT), value(text.length)));
+        withFile('/dev/kmsg', text, call(SYS.write, result(0), address(TEXT), number(text.length)));
       await agent.run(write(said), SOON);
       await agent.run(write('---[ end trace 0000000000000000 ]---'), SOON);
       expect(await machine.reportsSince(mark)).toMatchObject([{ kind: 'warning', title: said, complete: true }]);
@@ -133,15 +112,16 @@ for (const { kernel, title, suite } of [DEBIAN, BUILT]) {
       expect(ourFolders()).toEqual(foldersBefore);
     });
   });
-}
 
-const { suite: describeBuilt, kernel: built } = BUILT;
-describeBuilt('a machine that does not boot', () => {
-  it('says so, with the end of its console, and leaves nothing behind', async () => {
-    if (built === undefined) throw new Error('skipped');
-    const foldersBefore = ourFolders();
-    const started = startQemu({ kernel: built, append: 'rdinit=/no-such-init', timeoutMs: 30_000 });
-    await expect(started).rejects.toThrow(/does not boot: QEMU ended(.|\n)*Kernel panic/);
-    expect(ourFolders()).toEqual(foldersBefore);
-  });
-});
+qemuSuite(
+  'built',
+  (kernel) => {
+    it('says that it does not boot, with the end of its console, and leaves nothing behind', async () => {
+      const foldersBefore = ourFolders();
+      const started = startQemu({ kernel, append: 'rdinit=/no-such-init', timeoutMs: 30_000 });
+      await expect(started).rejects.toThrow(/does not boot: QEMU ended(.|\n)*Kernel panic/);
+      expect(ourFolders()).toEqual(foldersBefore);
+    });
+  },
+  ', without an init',
+);

@@ -2,11 +2,14 @@
 import type { Observed, Target } from '../adapter.ts';
 import { UnavailableError } from '../adapter.ts';
 import type { Machine } from '../../model/core/machine.ts';
+import type { Observation } from '../../model/core/outcome.ts';
 import type { Profile } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { AgentFailure, type AgentConnection } from './agent.ts';
 import type { CallResults } from './calls.ts';
+import type { KernelReport } from './kernel-log.ts';
 import { lower, observations, type LoweredProgram } from './lower.ts';
+import type { Place } from './places.ts';
 import { NoGuestMemory, profileOf, question, type Kernel } from './probe.ts';
 
 /** Where agents come from, and what their kernel has to say meanwhile. */
@@ -15,15 +18,19 @@ export interface Host {
   readonly name: string;
   /** What there is to say of it, besides what its kernel says of itself. */
   readonly about?: string;
+  /** Whether programs may write to the log of the kernel, so that it is known at which command a report was made. */
+  readonly tellsPlaces?: boolean;
   /** A new agent, after the first one or after one that failed. */
   connect(): Promise<AgentConnection>;
-  /** What the kernel has reported of itself since it was last asked: warnings, oopses; in full. */
-  reports?(): Promise<readonly string[]>;
+  /** What the kernel has reported of itself since it was last asked: warnings, oopses. */
+  reports?(): Promise<readonly KernelReport[]>;
+  /** The kernel complained, and is not to be trusted any more: the next agent shall have another, where that is possible. */
+  replaceKernel?(): Promise<void>;
   close(): Promise<void>;
 }
 
 /** How long a program may take before its agent counts as hung. */
-const PROGRAM_MS = 20_000;
+const PROGRAM_MS = 15_000;
 
 export interface KernelOptions {
   /** Another way to lower programs: for tests of whether a wrong one is noticed. */
@@ -45,6 +52,8 @@ export class KernelTarget implements Target {
   readonly #options: Required<KernelOptions>;
   #agent: AgentConnection | undefined;
   #isClosed = false;
+  /** Settles when nothing is being executed any more. */
+  #last: Promise<unknown> = Promise.resolve();
 
   private constructor(host: Host, options: Required<KernelOptions>, agent: AgentConnection, kernel: Kernel) {
     this.name = host.name;
@@ -86,30 +95,42 @@ export class KernelTarget implements Target {
   }
 
   /** Rejects where the agent hung or went: what came of the program cannot be known. */
-  async execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
-    const lowered = this.#options.lower(program, this.machine);
+  execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
+    // Whoever asked last may have lost patience meanwhile; there is one agent, and it does one thing after the other.
+    const executed = this.#last.then(() => this.#execute(program));
+    this.#last = executed.catch(() => undefined);
+    return executed;
+  }
+
+  async #execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
+    if (program.length === 0) return [];
+    const lowered = this.#options.lower(program, this.machine, this.#host.tellsPlaces);
     try {
-      return await this.#observed(lowered, await this.#run(lowered, false));
+      return await this.#judged(observations(lowered, await this.#run(lowered, false)));
     } catch (error) {
       if (!(error instanceof AgentFailure) || this.#isClosed) throw error;
-      return await this.#again(lowered, error);
+      return await this.#again(program, lowered, error);
     }
   }
 
   /** Once more, with a new agent that tells of every step, to see which command the first one did not survive. */
-  async #again(lowered: LoweredProgram, first: AgentFailure): Promise<readonly Observed[]> {
-    this.#agent = undefined;
+  async #again(
+    program: readonly AnyCommand[],
+    lowered: LoweredProgram,
+    first: AgentFailure,
+  ): Promise<readonly Observed[]> {
     // What the kernel said when the first one went: it may have gone as well.
-    const last = await this.#reports();
+    const before = await this.#renew();
     try {
-      return await this.#observed(lowered, await this.#run(lowered, true), last);
+      return await this.#judged(observations(lowered, await this.#run(lowered, true)), before);
     } catch (error) {
       if (!(error instanceof AgentFailure)) throw error;
-      this.#agent = undefined;
-      const reports = joined(last, await this.#reports());
-      if (reports === undefined) throw new Error(`${first.message}; once more: ${error.message}`);
+      const reports = [...before, ...(await this.#renew())];
       const survived = observations(lowered, { results: error.partial.results, outputs: [] });
-      return [...survived.map((outcome) => ({ outcome })), { outcome: { kind: 'crash', message: reports } }];
+      if (reports.length > 0) return crashed(survived, reports, survived.length);
+      const at = program[survived.length];
+      const where = at === undefined ? 'after the last command' : `at command ${survived.length + 1}, ${at.name}`;
+      throw new Error(`${first.message}; once more: ${error.message}, ${where}`);
     }
   }
 
@@ -120,17 +141,29 @@ export class KernelTarget implements Target {
   }
 
   /** A kernel that complains while it executes a program has failed it, whatever it answered. */
-  async #observed(lowered: LoweredProgram, results: CallResults, last?: string): Promise<readonly Observed[]> {
-    const observed = observations(lowered, results).map((outcome) => ({ outcome }));
-    const reports = joined(last, await this.#reports());
-    return reports === undefined
-      ? observed
-      : [...observed.slice(0, -1), { outcome: { kind: 'crash', message: reports } }];
+  async #judged(outcomes: readonly Observation[], before: readonly KernelReport[] = []): Promise<readonly Observed[]> {
+    const reports = [...before, ...(await this.#reports())];
+    if (reports.length === 0) return outcomes.map((outcome) => ({ outcome }));
+    reports.push(...(await this.#renew(true)));
+    return crashed(outcomes, reports, outcomes.length - 1);
   }
 
-  async #reports(): Promise<string | undefined> {
-    const reports = (await this.#host.reports?.()) ?? [];
-    return reports.length === 0 ? undefined : reports.join('\n');
+  /**
+   * Neither an agent that failed nor a kernel that complained, or in which the agent is stuck, sees another program.
+   * Answers what the kernel has reported by then.
+   */
+  async #renew(complained = false): Promise<readonly KernelReport[]> {
+    const departure = await this.#agent?.close();
+    this.#agent = undefined;
+    const isStuck = departure?.code === null && departure.signal === null;
+    if (isStuck) await this.#host.replaceKernel?.();
+    const reports = await this.#reports();
+    if (complained || reports.length > 0) await this.#host.replaceKernel?.();
+    return reports;
+  }
+
+  async #reports(): Promise<readonly KernelReport[]> {
+    return (await this.#host.reports?.()) ?? [];
   }
 
   /** A program that is being executed is given up. */
@@ -141,7 +174,28 @@ export class KernelTarget implements Target {
   }
 }
 
-const joined = (...reports: readonly (string | undefined)[]): string | undefined => {
-  const told = reports.filter((report) => report !== undefined);
-  return told.length === 0 ? undefined : told.join('\n');
-};
+/** What was observed up to the command at which the kernel first complained; at the latest at the one that is given. */
+function crashed(
+  outcomes: readonly Observation[],
+  reports: readonly KernelReport[],
+  latest: number,
+): readonly Observed[] {
+  const place = reports[0]?.place;
+  const at = place === 'before' ? 0 : typeof place === 'number' ? Math.min(place, latest) : latest;
+  const message = [...whereabouts(place), ...reports.flatMap(({ lines }) => lines)].join('\n');
+  return [...outcomes.slice(0, at).map((outcome) => ({ outcome })), { outcome: { kind: 'crash', message } }];
+}
+
+/** What is to be said of the place of a report that is not a command. */
+function whereabouts(place: Place | undefined): readonly string[] {
+  switch (place) {
+    case undefined:
+      return ['(reported while the program ran; at which command is not known)'];
+    case 'before':
+      return ['(reported before the first command)'];
+    case 'after':
+      return ['(reported after the last command, when what the program left open was closed)'];
+    default:
+      return [];
+  }
+}
