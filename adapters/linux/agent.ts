@@ -19,6 +19,8 @@ export interface Departure {
 
 /** Who is at the other end of a connection. */
 export interface Peer {
+  /** The number of its process, where that is one of this machine. */
+  readonly pid?: number | undefined;
   /** Ends it by force. May be called when that was done already. */
   kill(): void;
   /** Resolves some time after kill() in any case. */
@@ -113,6 +115,10 @@ export class AgentConnection {
     // What the streams have to say besides: the agent is not there any more. How it went, the peer knows better.
     for (const stream of [input, output]) stream.on('error', () => this.#lose());
     input.on('close', () => this.#lose());
+  }
+
+  get pid(): number | undefined {
+    return this.#peer.pid;
   }
 
   /** Rejects with an AgentFailure or AgentRefused, or with a RangeError where the program cannot be sent. */
@@ -224,7 +230,7 @@ function peerOf(child: ChildProcessByStdio<Writable, Readable, Readable>, why: (
   const kill = () => {
     if (child.kill('SIGKILL')) setTimeout(depart, STUCK_MS).unref();
   };
-  return { kill, departed };
+  return { pid: child.pid, kill, departed };
 }
 
 /**

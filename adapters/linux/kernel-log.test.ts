@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { KernelLog, type KernelReport } from './kernel-log.ts';
+import { printPlace, type Place } from './places.ts';
 
 const STACK = ['Call Trace:', ' <TASK>', ' dump_stack_lvl+0x5d/0x80', ' kvm_gmem_release+0xdd/0x100', ' </TASK>'];
 const END_TRACE = '---[ end trace 0000000000000000 ]---';
@@ -119,7 +120,7 @@ function logged(...chunks: readonly Buffer[]): KernelLog {
 describe('the log of a kernel', () => {
   it.each(REPORTS)('has a report of kind $kind: $title', ({ kind, title, lines }) => {
     const log = logged(serial([...BEFORE, ...lines, ...AFTER]));
-    expect(log.reportsSince(0)).toEqual([{ kind, title, lines, complete: true }]);
+    expect(log.reportsSince(0)).toEqual([{ kind, title, lines, complete: true, place: undefined }]);
   });
 
   it('has one report after the other', () => {
@@ -141,6 +142,22 @@ describe('the log of a kernel', () => {
     log.push(serial(second?.lines ?? []));
     expect(log.reportsSince(mark)).toMatchObject([{ title: second?.title }]);
     expect(log.reportsSince(log.mark())).toEqual([]);
+  });
+
+  it('has each report where the program was when it began, and keeps what says so to itself', () => {
+    const [first, second] = REPORTS;
+    const [head = '', ...rest] = first?.lines ?? [];
+    const told: string[] = [];
+    const log = new KernelLog();
+    log.on('line', (line) => told.push(line));
+    const places = (...list: readonly Place[]) => serial(list.map(printPlace));
+    log.push(Buffer.concat([places('before', 0, 12), serial([head]), serial(rest), places(13, 'after')]));
+    log.push(serial(second?.lines ?? []));
+    expect(log.reportsSince(0)).toMatchObject([
+      { lines: first?.lines, place: 12 },
+      { lines: second?.lines, place: 'after' },
+    ]);
+    expect([...told, log.tail(100)].join('\n')).not.toContain('gmem: ');
   });
 
   it('has a report that did not come to its end as incomplete', () => {

@@ -1,9 +1,11 @@
 /** The kernel of this machine. */
 import { accessSync, constants } from 'node:fs';
-import { spawnAgent } from './agent.ts';
+import { spawnAgent, type AgentConnection } from './agent.ts';
 import { compilerMissing } from './compile.ts';
+import type { KernelReport } from './kernel-log.ts';
+import { KernelMessages } from './kernel-messages.ts';
 import { MemoryLimit } from './memory-limit.ts';
-import { KernelTarget } from './target.ts';
+import { KernelTarget, type Host } from './target.ts';
 
 /** Why this machine's kernel cannot be tested, or undefined where it can. */
 export function kvmUnavailable(): string | undefined {
@@ -19,12 +21,32 @@ export function kvmUnavailable(): string | undefined {
   return compilerMissing();
 }
 
-export async function openKvm(): Promise<KernelTarget> {
-  const limit = MemoryLimit.create();
-  return await KernelTarget.open({
-    name: 'kvm',
-    about: limit?.inWords ?? 'no memory limit, for want of a cgroup that can be made',
-    connect: async () => spawnAgent(limit),
-    close: async () => limit?.remove(),
-  });
+export const openKvm = (): Promise<KernelTarget> => KernelTarget.open(new KvmHost());
+
+/** Starts agents, holds them to a memory limit, and listens to what the kernel says of them. */
+class KvmHost implements Host {
+  readonly name = 'kvm';
+  readonly #limit = MemoryLimit.create();
+  readonly #messages = KernelMessages.watch();
+  #agent: AgentConnection | undefined;
+
+  get about(): string {
+    const limit = this.#limit?.inWords ?? 'no memory limit, for want of a cgroup that can be made';
+    return typeof this.#messages === 'string' ? `${limit}, its log not watched: ${this.#messages}` : limit;
+  }
+
+  connect(): Promise<AgentConnection> {
+    this.#agent = spawnAgent(this.#limit);
+    return Promise.resolve(this.#agent);
+  }
+
+  reports(): Promise<readonly KernelReport[]> {
+    return Promise.resolve(typeof this.#messages === 'string' ? [] : this.#messages.reportsOn(this.#agent?.pid));
+  }
+
+  close(): Promise<void> {
+    this.#limit?.remove();
+    if (typeof this.#messages !== 'string') this.#messages.close();
+    return Promise.resolve();
+  }
 }
