@@ -56,6 +56,23 @@ const VCPU = `${VM}\nvcpu.create vcpu=vcpu0 vm=vm0 id=3`;
 const FILE = `${VM}\ngmem.create file=file0 vm=vm0 size=0x3000 flags=3 reserved=0`;
 const MAPPED = `${FILE}\nmem.map mapping=map0 fd=file0 length=0x1800 offset=0x1000 sharing=shared`;
 
+it('says in the log of the kernel where it is, if it is to', () => {
+  const program = parse(`${VM}\ncap.check fd=kvm cap=234`);
+  const { calls, firstSteps, end } = lower(program, FULL_MACHINE, true);
+  const told = calls.steps.flatMap((step, at) => {
+    const [, text] = step.kind === 'call' && step.number === SYS.write ? step.args : [];
+    if (text?.kind !== 'address') return [];
+    const segment = calls.segments.find(({ offset }) => offset === text.offset);
+    return [[at, new TextDecoder().decode(segment?.bytes)]];
+  });
+  expect(told).toEqual([
+    [expect.any(Number), 'gmem: before the commands\0'],
+    [firstSteps[0], 'gmem: command 0\0'],
+    [firstSteps[1], 'gmem: command 1\0'],
+    [end, 'gmem: after the commands\0'],
+  ]);
+});
+
 describe('a command', () => {
   test.each<[string, readonly string[]]>([
     [VM, ['ioctl(r-4, KVM_CREATE_VM, 0x1)']],

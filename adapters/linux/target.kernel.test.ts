@@ -1,11 +1,14 @@
 import { afterEach, expect, it } from '@jest/globals';
 import { checkProgram } from '../../conformance/check.ts';
+import { CATALOGUE } from '../../model/catalogue.ts';
 import { parseProgram } from '../../model/core/program.ts';
+import { Specification } from '../../model/core/specification.ts';
 import { setTimeout } from 'node:timers/promises';
 import { holdings, isAlive, kernelSuite, WatchedKernel, WHO } from '../../properties/kernel.ts';
 import { AgentHung, spawnAgent } from './agent.ts';
 import type { CallProgram } from './calls.ts';
-import type { KernelOptions } from './target.ts';
+import type { KernelReport } from './kernel-log.ts';
+import { KernelTarget, type KernelOptions } from './target.ts';
 import { lower } from './lower.ts';
 
 const LOAD = `
@@ -104,6 +107,28 @@ kernelSuite('a kernel', () => {
     });
     expect(kernel.agents).toBe(1);
     expect(isAlive(pid)).toBe(false);
+  });
+
+  it('has failed the program during which it complained, though nobody knows at which command', async () => {
+    const title = 'WARNING: virt/kvm/guest_memfd.c:412 at kvm_gmem_release+0xdd/0x100, CPU#1: agent/87';
+    const report: KernelReport = { kind: 'warning', title, lines: [title], complete: true, place: undefined };
+    const said: KernelReport[] = [];
+    const target = await KernelTarget.open({
+      name: 'kvm',
+      connect: () => Promise.resolve(spawnAgent()),
+      reports: () => Promise.resolve(said.splice(0)),
+      close: () => Promise.resolve(),
+    });
+    const specification = new Specification({ profile: target.profile, machine: target.machine }, CATALOGUE);
+    const { program } = parseProgram(specification, LOAD);
+    said.push(report);
+    expect(await checkProgram({ specification, target }, program)).toMatchObject({
+      kind: 'diverges',
+      at: program.length - 1,
+      observed: `crash: (reported while the program ran; at which command is not known)\n${title}`,
+    });
+    expect(await checkProgram({ specification, target }, program)).toMatchObject({ kind: 'conforms' });
+    await target.close();
   });
 
   it('lets go of an agent whose guest never stops', async () => {
