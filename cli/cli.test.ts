@@ -173,6 +173,72 @@ describe('a run', () => {
   });
 });
 
+test.concurrent('a run with a time ends in time, and conforms', async () => {
+  const { status, stdout } = await gmem(['run', '--target', 'reference', '--time', '1s', '--seed', '1']);
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/^verdict +conforms\nchecked +\d+ programs, \d+ commands, until the time was over$/m);
+});
+
+describe('a run in shards', () => {
+  const reference = ['run', '--target', 'reference', '--seed', '5', '--runs', '300'];
+  const shardRun = (shard: string, file: string): Promise<Ran> =>
+    gmem([...reference, '--shard', shard, '--json', file]);
+
+  test.concurrent('is put together from their reports, whatever is missing named', async () => {
+    await inFolder(async (folder) => {
+      const [one, two, all] = ['1.json', '2.json', 'all.json'].map((name) => join(folder, name)) as [
+        string,
+        string,
+        string,
+      ];
+      const [first] = await Promise.all([shardRun('1/3', one), shardRun('2/3', two)]);
+      expect(first.status).toBe(0);
+      const [, repeat = ''] = /^shard +1\/3, by itself:\n +gmem-conformance (.*)$/m.exec(first.stdout) ?? [];
+      const merged = await gmem(['report', 'merge', two, one, '--json', all]);
+      expect(merged.status).toBe(0);
+      expect(merged.stdout).toMatch(
+        /^target +reference$[^]*^runs +2\nmissing:\n {2}seed 5, shard 3\/3\nverdict +conforms$/m,
+      );
+      expect(merged.stdout).toMatch(/^checked +200 programs/m);
+      expect(readReport(all).runs.map(({ shard }) => shard)).toEqual([
+        { index: 1, count: 3 },
+        { index: 2, count: 3 },
+      ]);
+      const again = await gmem([...repeat.split(' '), '--json', all]);
+      expect(again.status).toBe(0);
+      expect(withoutTime(readReport(all))).toEqual(withoutTime(readReport(one)));
+    });
+  });
+
+  test.concurrent('keeps the verdict of a failing one, and what it found', async () => {
+    await inFolder(async (folder) => {
+      const file = join(folder, 'report.json');
+      const run = await gmem(['run', '--target', mutant.target.name, '--seed', '1', '--shard', '2/2', '--json', file]);
+      expect(run.status).toBe(1);
+      const { status, stdout } = await gmem(['report', 'merge', file]);
+      expect(status).toBe(1);
+      const replay = /^replay .*$/m;
+      expect(replay.exec(stdout)?.[0]).toBe(replay.exec(run.stdout)?.[0]);
+      // What stands in a file must not steer the terminal.
+      writeFileSync(file, readFileSync(file, 'utf8').replaceAll('"target": "', '"target": "\\u001b[2J'));
+      const tamed = await gmem(['report', 'merge', file]);
+      expect(tamed.stdout).toMatch(/^target +\?\[2Jmutant/);
+    });
+  });
+
+  test.concurrent.each([
+    [['run', '--shard', '5/4'], "argument '5/4' is invalid. Write i/n, with i from 1 to n"],
+    [['run', '--shard', '1/4', '--runs', '3'], '--runs 3 leaves shards of 4 without a program'],
+    [['run', '--time', '10'], "argument '10' is invalid. Write a whole number of seconds, minutes or hours"],
+    [['report', 'merge', '/nowhere.json'], "cannot read '/nowhere.json': no such file or directory; give what"],
+    [['report', 'merge', 'package.json'], 'package.json: schema: Invalid input: expected '],
+  ])('is refused for %j', async (args, message) => {
+    const { status, stdout, stderr } = await gmem(args);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
+  });
+});
+
 describe('a replay', () => {
   test.concurrent('reads standard input, heeds its header, and obeys options first', async () => {
     const input = `# target: ${mutant.target.name}\n${VM}`;

@@ -6,7 +6,7 @@ import { gradeOf, type MutantGrade } from '../report/grades.ts';
 import { specify } from './options.ts';
 import { showProgress } from './output.ts';
 
-/** Every mutant is tried in the profile in which its fault shows. */
+/** Every mutant is tried in the profile in which its fault shows. An interruption leaves out those that it comes before. */
 export async function gradeMutants(
   mutants: readonly Mutant[],
   options: CampaignOptions,
@@ -16,7 +16,9 @@ export async function gradeMutants(
   try {
     for (const mutant of mutants) {
       const specification = specify(mutant.profile, mutant.target.machine);
-      grades.push(gradeOf(mutant, await grade(specification, mutant.target, options), specification));
+      const result = await grade(specification, mutant.target, options);
+      if (options.signal?.aborted === true) break;
+      grades.push(gradeOf(mutant, result, specification));
       progress.update(grades.length);
     }
   } finally {

@@ -4,6 +4,7 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { shellWord } from '../report/text.ts';
 import { addMutants } from './mutants.ts';
 import { addReplay } from './replay.ts';
+import { addReport } from './report.ts';
 import { addRules } from './rules.ts';
 import { addRun } from './run.ts';
 import { addScenario } from './scenario.ts';
@@ -20,7 +21,8 @@ function assemble(): Command {
     .version(VERSION)
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
-  for (const add of [addRun, addReplay, addShrink, addScenario, addRules, addMutants, addTargets]) add(program);
+  for (const add of [addRun, addReport, addReplay, addShrink, addScenario, addRules, addMutants, addTargets])
+    add(program);
   return program;
 }
 

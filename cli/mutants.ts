@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { mutantById, MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
+import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { gradesJson, isSurprise, printDetectionPower, printFaults, printGrades } from '../report/grades.ts';
 import { UsageError } from './errors.ts';
@@ -12,7 +13,7 @@ import { VERSION } from './version.ts';
 interface MutantsOptions {
   readonly list?: true;
   readonly seed?: number;
-  readonly runs: number;
+  readonly runs?: number;
   readonly maxCommands: number;
   readonly only?: string;
   readonly json?: string;
@@ -47,7 +48,8 @@ export const addMutants = (program: Command): Command =>
       process.exitCode = await mutants(options);
     });
 
-async function mutants({ list, json, only, runs, maxCommands, ...options }: MutantsOptions): Promise<number> {
+async function mutants(options: MutantsOptions): Promise<number> {
+  const { list, json, only, runs = DEFAULT_BUDGET.runs, maxCommands } = options;
   assertWritable(json);
   const chosen = choose(only);
   if (list === true) {

@@ -7,6 +7,7 @@ import { mutantById } from '../adapters/mutants/index.ts';
 import { targetByName, type TargetOptions } from '../adapters/targets.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { DEFAULT_TIME_LIMIT_MS } from '../conformance/observe.ts';
+import type { Shard } from '../conformance/shard.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
@@ -31,10 +32,31 @@ export const seedOption = (): Option =>
     'where chance starts; the same seed gives the same run (default: $GMEM_SEED or random)',
   ).argParser(wholeNumber(MIN_SEED, MAX_SEED));
 
-export const runsOption = (): Option =>
-  new Option('--runs <number>', 'programs to run')
-    .argParser(wholeNumber(1, 1_000_000_000))
-    .default(DEFAULT_BUDGET.runs);
+export const runsOption = (fallback = `${DEFAULT_BUDGET.runs}`): Option =>
+  new Option('--runs <number>', `programs to run (default: ${fallback})`).argParser(wholeNumber(1, 1_000_000_000));
+
+export const timeOption = (): Option =>
+  new Option('--time <duration>', 'how long to run programs, such as 90s, 10m or 2h').argParser(milliseconds);
+
+const UNIT_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000 };
+
+function milliseconds(text: string): number {
+  const [, amount = '', unit = ''] = /^([1-9]\d{0,5})([smh])$/.exec(text) ?? [];
+  const value = Number(amount) * (UNIT_MS[unit] ?? NaN);
+  if (value > 0) return value;
+  throw new InvalidArgumentError('Write a whole number of seconds, minutes or hours: 90s, 10m, 2h.');
+}
+
+export const shardOption = (): Option =>
+  new Option('--shard <i/n>', 'run part i of n of the run, from 1; `report merge` puts the reports together').argParser(
+    shard,
+  );
+
+function shard(text: string): Shard {
+  const [, index = 0, count = 0] = (/^(\d{1,6})\/(\d{1,6})$/.exec(text) ?? []).map(Number);
+  if (index >= 1 && index <= count) return { index, count };
+  throw new InvalidArgumentError('Write i/n, with i from 1 to n: 1/4, 2/4, 3/4 and 4/4 make a whole run.');
+}
 
 export const maxCommandsOption = (): Option =>
   new Option('--max-commands <number>', 'commands in a program at most')

@@ -51,10 +51,13 @@ export interface Progress {
   stop(): void;
 }
 
-/** A bar on standard error, where that is a terminal. */
+/** A bar on standard error, where that is a terminal; a number where there may be infinitely many. */
 export function showProgress(what: string, total: number): Progress {
   const bar = new SingleBar({
-    format: `${what} {bar} {value} of {total}, {eta_formatted} left`,
+    format:
+      total === Infinity
+        ? `${what} {value} in {duration_formatted}`
+        : `${what} {bar} {value} of {total}, {eta_formatted} left`,
     stream: process.stderr,
     clearOnComplete: true,
     hideCursor: true,

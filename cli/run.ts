@@ -1,13 +1,15 @@
 import type { Command } from 'commander';
+import _ from 'lodash';
 import { MUTANTS } from '../adapters/mutants/index.ts';
-import { runCampaign, type Campaign, type CampaignOptions } from '../conformance/campaign.ts';
+import { DEFAULT_BUDGET, runCampaign, type Campaign, type CampaignOptions } from '../conformance/campaign.ts';
 import { modelHash } from '../conformance/model-hash.ts';
+import { printShard, shareOf, type Shard } from '../conformance/shard.ts';
 import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printDetectionPower } from '../report/grades.ts';
 import { reportOf } from '../report/json.ts';
 import { describe, printFailure, printReport, printSubject } from '../report/terminal.ts';
-import { field } from '../report/text.ts';
+import { field, plural, shellWord } from '../report/text.ts';
 import {
   divergencesOption,
   loadDivergences,
@@ -16,9 +18,11 @@ import {
   updateDivergencesOption,
   type DivergenceOptions,
 } from './divergences.ts';
+import { UsageError } from './errors.ts';
 import { addFormatOptions, assertFormatsWritable, writeFormats, type FormatOptions } from './formats.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
+import { untilInterrupted } from './interrupt.ts';
 import {
   chooseSeed,
   DEFAULT_TARGET,
@@ -30,20 +34,24 @@ import {
   runsOption,
   sameRuleOption,
   seedOption,
+  shardOption,
   targetOption,
   timeLimitOption,
+  timeOption,
   withSubject,
   type Subject,
+  type SubjectOptions,
 } from './options.ts';
 import { COLORS, say, showProgress } from './output.ts';
 import { assertSavable, findingOn, saveOption, saveScenario, type SaveOptions } from './save.ts';
 import { VERSION } from './version.ts';
 
-interface RunOptions extends DivergenceOptions, FormatOptions, SaveOptions {
-  readonly target?: string;
-  readonly profile?: string;
-  readonly runs: number;
+interface RunOptions extends SubjectOptions, DivergenceOptions, FormatOptions, SaveOptions {
+  readonly runs?: number;
+  /** In milliseconds. */
+  readonly time?: number;
   readonly seed?: number;
+  readonly shard?: Shard;
   readonly maxCommands: number;
   readonly timeLimit: number;
   readonly sameRule: boolean;
@@ -70,8 +78,10 @@ export const addRun = (program: Command): Command =>
       .addOption(kernelOption())
       .addOption(modulesOption())
       .addOption(appendOption())
-      .addOption(runsOption())
+      .addOption(runsOption(`${DEFAULT_BUDGET.runs}, or with --time as many as there is time for`))
+      .addOption(timeOption())
       .addOption(seedOption())
+      .addOption(shardOption())
       .addOption(maxCommandsOption())
       .addOption(timeLimitOption())
       .addOption(sameRuleOption())
@@ -90,53 +100,79 @@ export const addRun = (program: Command): Command =>
         'run',
         'run --target mutant:ID --seed 42 --save found.gmem',
         'run --profile linux-6.18 --runs 20000 --json report.json',
+        'run --seed 42 --time 10m --shard 2/4 --json shard-2.json',
       ]),
     )
     .action(async (options: RunOptions) => {
       assertFormatsWritable(options);
       assertSavable(options.save);
-      process.exitCode = await withSubject(options, (subject) => run(subject, options));
+      process.exitCode = await withSubject(options, (subject) =>
+        untilInterrupted((signal) => run(subject, options, signal)),
+      );
     });
 
-async function run(subject: Subject, options: RunOptions): Promise<number> {
-  const seed = chooseSeed(options.seed);
+async function run(subject: Subject, options: RunOptions, signal: AbortSignal): Promise<number> {
+  const asked = { seed: chooseSeed(options.seed), runs: programsOf(options) };
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
   // Before anything is said: the file may be wrong.
   const file = loadDivergences(target, options);
   say(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
-  say(field('seed', `${seed}`));
-  const { runs, maxCommands, timeLimit, sameRule, updateDivergences: update = false } = options;
+  say(field('seed', `${asked.seed}`));
+  const { shard, time, maxCommands, timeLimit, sameRule, updateDivergences: update = false } = options;
+  if (shard !== undefined)
+    say(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked.seed)}`));
   const timeLimitMs = timeLimit * 1000;
-  const asked = { seed, runs, maxCommands, timeLimitMs, sameRule };
-  const knowing = { divergences: file?.entries ?? [], ...(update ? COLLECTING : {}) };
-  const campaign = await untilInterrupted((signal) => runShown(subject, { ...asked, ...knowing, signal }));
+  const campaign = await runShown(subject, {
+    ...(shard === undefined ? asked : shareOf(shard, asked)),
+    ...(time === undefined ? {} : { timeMs: time }),
+    maxCommands,
+    timeLimitMs,
+    sameRule,
+    divergences: file?.entries ?? [],
+    ...(update ? COLLECTING : {}),
+    signal,
+  });
   const { failure } = campaign;
   const rerun = failure && (await runStepwise({ ...subject, timeLimitMs }, failure.program));
-  const report = reportOf(campaign, { ...subject, seed, version: VERSION, rerun });
+  const report = reportOf(campaign, { ...subject, seed: asked.seed, shard, version: VERSION, rerun });
   writeFormats(options, report);
   say(printReport(report, COLORS));
   for (const each of report.failures) {
     say(`\n${printFailure(each, report, COLORS)}`);
-    if (options.save !== undefined) say(saveScenario(options.save, each, { ...findingOn(subject), seed }));
+    if (options.save !== undefined) say(saveScenario(options.save, each, { ...findingOn(subject), seed: asked.seed }));
   }
   if (update && file !== undefined) say(`\n${updateDivergences(file, campaign.known)}`);
-  if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(seed, maxCommands);
+  if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(asked.seed, maxCommands, signal);
   return EXIT_STATUS[campaign.verdict];
 }
 
-/** The first SIGINT or SIGTERM ends the work, which still reports; the next one ends the process. */
-async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-  const interruption = new AbortController();
-  const interrupt = (): void => interruption.abort();
-  const signals = ['SIGINT', 'SIGTERM'] as const;
-  for (const signal of signals) process.once(signal, interrupt);
-  try {
-    return await work(interruption.signal);
-  } finally {
-    for (const signal of signals) process.off(signal, interrupt);
-  }
+/** Programs of the whole run. */
+function programsOf({ runs, time, shard }: RunOptions): number {
+  if (runs !== undefined && shard !== undefined && runs < shard.count)
+    throw new UsageError(
+      `--runs ${runs} leaves shards of ${shard.count} without a program: give more runs, or fewer shards`,
+    );
+  return runs ?? (time === undefined ? DEFAULT_BUDGET.runs : Infinity);
+}
+
+/** The command that draws the same programs, whatever the environment and defaults are. */
+function repeat({ target, specification }: Subject, options: RunOptions, seed: number): string {
+  const { shard, time } = options;
+  const given: Readonly<Record<string, string | number | undefined>> = {
+    target: target.name,
+    profile: specification.config.profile.id,
+    ..._.pick(options, 'kernel', 'modules', 'append', 'runs'),
+    time: time === undefined ? undefined : `${time / 1000}s`,
+    seed,
+    shard: shard && printShard(shard),
+    'max-commands': options.maxCommands,
+  };
+  const words = Object.entries(given).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name}`, `${value}`],
+  );
+  return ['gmem-conformance', 'run', ...words].map(shellWord).join(' ');
 }
 
 async function runShown({ specification, target }: Subject, options: CampaignOptions): Promise<Campaign> {
@@ -155,7 +191,9 @@ async function runShown({ specification, target }: Subject, options: CampaignOpt
   }
 }
 
-async function showGrade(seed: number, maxCommands: number): Promise<void> {
-  const grades = await gradeMutants(MUTANTS, { seed, runs: GRADE_RUNS, maxCommands, shrinkBudget: 0 });
+async function showGrade(seed: number, maxCommands: number, signal: AbortSignal): Promise<void> {
+  const grades = await gradeMutants(MUTANTS, { seed, runs: GRADE_RUNS, maxCommands, shrinkBudget: 0, signal });
   say(`\n${printDetectionPower(grades, COLORS)}`);
+  if (signal.aborted)
+    say(`interrupted before ${plural(MUTANTS.length - grades.length, 'mutant')} of ${MUTANTS.length}`);
 }

@@ -110,14 +110,7 @@ describe('a campaign', () => {
     );
     expect(seen.get('gmem/file-pins-vm')).toEqual([]);
     expect(seen.get('gmem/never-rebinds')).toEqual(['bindings']);
-    expect(seen.get('errors/no-effect')).toEqual([
-      'private',
-      'inodes',
-      'bindings',
-      'resident',
-      'poisoned',
-      'stageTwo',
-    ]);
+    expect(seen.get('errors/no-effect')).toEqual(['private', 'inodes', 'bindings', 'resident', 'poisoned', 'stageTwo']);
     expect(seen.has('memory/no-stale-mapping')).toBe(false);
   });
 
@@ -200,6 +193,73 @@ describe('a campaign', () => {
     const options = { ...OPTIONS, seed: 2, shrinkBudget: 200, searchBudget: 2000 };
     const campaign = await runCampaign(specification, { ...reference, execute }, options);
     expect(campaign).toMatchObject({ verdict: 'diverges', failure: { at: 0, observed: 'crash: once' } });
+  });
+});
+
+/** Answers, or hangs, when it is told to. */
+const hanging = (onExecute: (calls: number) => boolean): Target => {
+  let calls = 0;
+  return {
+    ...black,
+    execute: (program, profile) =>
+      onExecute(++calls) ? new Promise(() => undefined) : Promise.resolve(black.execute(program, profile)),
+  };
+};
+
+describe('a run that is stopped', () => {
+  it('conforms where its time is over, as far as it came', async () => {
+    const options = { ...OPTIONS, runs: Infinity, timeMs: 200 };
+    const { verdict, stopped, programs } = await runCampaign(specification, reference, options);
+    expect([verdict, stopped]).toEqual(['conforms', 'time']);
+    expect(programs).toBeGreaterThan(0);
+  });
+
+  it('says nothing where its time is over before the first program', async () => {
+    const { verdict, reason, stopped } = await runCampaign(specification, reference, { ...OPTIONS, timeMs: 0 });
+    expect([verdict, stopped, reason]).toEqual(['inconclusive', 'time', 'the time was over before the first program']);
+  });
+
+  it('does not say that it was stopped where it came to its end, or to a failure', async () => {
+    expect(await runCampaign(specification, reference, { ...OPTIONS, timeMs: 60_000 })).not.toHaveProperty('stopped');
+    const target = mutantById('owner-not-compared')?.target ?? reference;
+    const options = { ...OPTIONS, runs: Infinity, timeMs: 60_000, shrinkBudget: 0, searchBudget: 0 };
+    const failed = await runCampaign(specification, target, options);
+    expect([failed.verdict, failed.stopped]).toEqual(['diverges', undefined]);
+  });
+
+  it('waits for no answer, and leaves out the program that it was in', async () => {
+    const interruption = new AbortController();
+    const target = hanging((calls) => {
+      if (calls === 9) setImmediate(() => interruption.abort());
+      return calls === 9;
+    });
+    const campaign = await runCampaign(specification, target, { ...OPTIONS, signal: interruption.signal });
+    expect(campaign).toMatchObject({ verdict: 'inconclusive', reason: 'interrupted', stopped: 'interrupted' });
+    expect(campaign.programs).toBeLessThan(9);
+    expect(campaign.programs).toBeGreaterThan(4);
+  });
+
+  it('shrinks no further, and shows what it has', async () => {
+    const interruption = new AbortController();
+    const mutant = mutantById('owner-not-compared')?.target ?? reference;
+    let left = Infinity;
+    const target: Target = {
+      ...mutant,
+      execute: (program, profile) => {
+        // Shrinking hangs at its tenth program.
+        if (left-- === 1) setImmediate(() => interruption.abort());
+        return left === 0 ? new Promise(() => undefined) : mutant.execute(program, profile);
+      },
+    };
+    const campaign = await runCampaign(specification, target, {
+      ...OPTIONS,
+      runs: 5000,
+      signal: interruption.signal,
+      onDivergence: () => (left = 10),
+    });
+    expect(campaign.verdict).toBe('diverges');
+    expect(campaign.failure?.shrinkRuns).toBeLessThan(12);
+    expect(campaign.failure?.rule).toBe('slot.set/file-of-another-vm');
   });
 });
 

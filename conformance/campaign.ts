@@ -32,6 +32,8 @@ export interface CampaignOptions extends Omit<FailureOptions, 'isKnown'>, KnownO
   readonly shrinkBudget?: number;
   /** Commands to run at most in search of other programs that fail, and may shrink further. */
   readonly searchBudget?: number;
+  /** How long programs may be run; the one that is being run then is finished, and a failure is shrunk. */
+  readonly timeMs?: number;
   /** How long the target may take for one program, where it does not answer at once. */
   readonly timeLimitMs?: number;
   /** Told after every program. */
@@ -52,8 +54,12 @@ export interface InvariantResult {
   readonly unseen: readonly FactPart[];
 }
 
+/** What ended a run before its last program, where it was not what a program came to. */
+export type Stop = 'time' | 'interrupted';
+
 export interface Campaign {
   readonly verdict: ProgramVerdict['kind'];
+  readonly stopped?: Stop;
   readonly programs: number;
   readonly commands: number;
   readonly durationMs: number;
@@ -103,7 +109,10 @@ class Running {
   readonly #lost: string[] = [];
   #silent = 0;
   readonly #known: Known;
-  #stopped: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
+  readonly #start = performance.now();
+  #stopped: Stop | undefined;
+  /** The program behind which the run does not go on, and what it came to. */
+  #last: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
 
   constructor(specification: Specification, target: Target, options: CampaignOptions) {
     this.#specification = specification;
@@ -130,18 +139,17 @@ class Running {
     const property = fc.asyncProperty(programs, (program) => this.#passes(program));
     const { failed, errorInstance } = await fc.check(property, { seed, numRuns: runs, endOnFailure: true });
     // What is thrown is no verdict about the target, but a defect of the kit.
-    if (failed && this.#stopped === undefined) throw errorInstance;
+    if (failed && this.#stopped === undefined && this.#last === undefined) throw errorInstance;
   }
 
   async #passes(program: Program): Promise<boolean> {
     const pause = breathe();
     if (pause !== undefined) await pause;
-    if (this.#options.signal?.aborted === true) {
-      this.#stopped = { program, verdict: { kind: 'inconclusive', reason: INTERRUPTED } };
-      return false;
-    }
+    this.#stopped = this.#isTimeToStop();
+    if (this.#stopped !== undefined) return false;
     const checked = checkProgram(this.#checking, program, traceOf(program));
     let verdict = checked instanceof Promise ? await checked : checked;
+    if (isInterrupted(verdict)) return this.#interrupt();
     this.#programs++;
     if (verdict.kind === 'conforms') {
       this.#commands += verdict.commands;
@@ -150,6 +158,7 @@ class Running {
         this.#unmodelled.set(unmodelled.rule, (this.#unmodelled.get(unmodelled.rule) ?? 0) + 1);
       else if (this.#programs % SECRECY_EVERY === 0) verdict = await this.#secrecy(program);
     }
+    if (isInterrupted(verdict)) return this.#interrupt();
     this.#options.onProgram?.(this.#programs, this.#commands);
     if (verdict.kind === 'conforms') {
       this.#silent = 0;
@@ -158,10 +167,22 @@ class Running {
     if (verdict.kind === 'inconclusive') {
       this.#lost.push(verdict.reason);
       // A target that was lost over a program may come back for the next.
-      if (++this.#silent < PATIENCE && verdict.reason !== INTERRUPTED) return true;
+      if (++this.#silent < PATIENCE) return true;
     }
     if (verdict.kind === 'diverges' && (await this.#isKnown(program, verdict))) return true;
-    this.#stopped = { program, verdict };
+    this.#last = { program, verdict };
+    return false;
+  }
+
+  #isTimeToStop(): Stop | undefined {
+    const { signal, timeMs = Infinity } = this.#options;
+    if (signal?.aborted === true) return 'interrupted';
+    return performance.now() - this.#start >= timeMs ? 'time' : undefined;
+  }
+
+  /** In the middle of a program. */
+  #interrupt(): false {
+    this.#stopped = 'interrupted';
     return false;
   }
 
@@ -191,14 +212,14 @@ class Running {
 
   /** The failing program, shrunk, and how it fails then. */
   async failure(): Promise<Failure | undefined> {
-    if (this.#stopped?.verdict.kind !== 'diverges') return undefined;
-    return this.#failure ?? (await this.#shrunk(this.#stopped.program, this.#stopped.verdict));
+    if (this.#last?.verdict.kind !== 'diverges') return undefined;
+    return this.#failure ?? (await this.#shrunk(this.#last.program, this.#last.verdict));
   }
 
   #shrunk(original: Program, verdict: Divergence): Promise<Failure> {
     this.#options.onDivergence?.(verdict);
-    const { specification, target, timeLimitMs } = this.#checking;
-    const checking: Checking = { specification, target, timeLimitMs };
+    const { specification, target, timeLimitMs, signal } = this.#checking;
+    const checking: Checking = { specification, target, timeLimitMs, signal };
     const isKnown: FailureOptions['isKnown'] = (program, divergence) =>
       this.#known.entryFor(program, divergence) !== undefined;
     return shrinkFailure(checking, original, verdict, { ...this.#options, isKnown }, (program, counts, fails, signal) =>
@@ -225,11 +246,32 @@ class Running {
     return { kind: 'inconclusive', reason: `${this.#lost.length} of ${this.#programs} programs: ${reason}` };
   }
 
+  /** Why nothing can be said of a run that was stopped; one that had its time has shown what it has shown. */
+  #cutShort(): ProgramVerdict | undefined {
+    if (this.#stopped === 'interrupted') return { kind: 'inconclusive', reason: INTERRUPTED };
+    if (this.#stopped === undefined || this.#programs > 0) return undefined;
+    return { kind: 'inconclusive', reason: 'the time was over before the first program' };
+  }
+
+  /** What diverges outweighs what could not be said. */
+  #verdict(): RunVerdict | undefined {
+    const { tally } = this.#checking;
+    const found: readonly (RunVerdict | undefined)[] = [
+      this.#last?.verdict,
+      this.#cutShort(),
+      this.#withoutVerdict(),
+      this.#starved(tally),
+      this.#known.verdict(),
+    ];
+    return found.find((each) => each?.kind === 'diverges') ?? found.find((each) => each !== undefined);
+  }
+
   result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
     const { coverage, tally } = this.#checking;
-    const verdict = this.#stopped?.verdict ?? this.#withoutVerdict() ?? this.#starved(tally) ?? this.#known.verdict();
+    const verdict = this.#verdict();
     return {
       verdict: verdict?.kind ?? 'conforms',
+      ...(this.#stopped === undefined ? {} : { stopped: this.#stopped }),
       programs: this.#programs,
       commands: this.#commands,
       coverage,
@@ -242,6 +284,11 @@ class Running {
     };
   }
 }
+
+type RunVerdict = ProgramVerdict | ReturnType<Known['verdict']>;
+
+const isInterrupted = (verdict: ProgramVerdict): boolean =>
+  verdict.kind === 'inconclusive' && verdict.reason === INTERRUPTED;
 
 /** Invariants that are broken, whether that was known or not. */
 const brokenBy = (failure: Failure | undefined, known: readonly KnownResult[]): ReadonlySet<string> =>

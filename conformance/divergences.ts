@@ -19,6 +19,7 @@ import { parseProgram, ProgramError, type Program } from '../model/core/program.
 import { argumentsOf, Specification, type AnyCommand } from '../model/core/specification.ts';
 import { expectationsOf } from './check.ts';
 import { ALL_INVARIANTS } from './invariants.ts';
+import { printable } from './printable.ts';
 import { SECRECY } from './secret.ts';
 import type { Divergence } from './verdict.ts';
 
@@ -135,9 +136,6 @@ function entryName(content: unknown, index: number): string {
   const id: unknown = _.get(content, [index, 'id']);
   return typeof id === 'string' ? `entry ${index + 1} (${printable(id)})` : `entry ${index + 1}`;
 }
-
-/** What is quoted of a file must not steer a terminal. */
-const printable = (quoted: string): string => quoted.replace(/\p{Cc}/gu, '?').slice(0, 80);
 
 function shapeMistake(content: unknown, { issues }: z.ZodError): string {
   const [issue] = issues;

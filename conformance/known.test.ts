@@ -207,6 +207,39 @@ describe('an entry', () => {
   });
 });
 
+describe('an interruption while witnesses are run', () => {
+  it('is waited for by no witness, and leaves the others out', async () => {
+    const interruption = new AbortController();
+    let calls = 0;
+    const silent: Target = {
+      ...lax,
+      execute: () => {
+        calls++;
+        setImmediate(() => interruption.abort());
+        return new Promise(() => undefined);
+      },
+    };
+    const divergences = [ENTRY, { ...ENTRY, id: 'again' }];
+    const { verdict, reason, stopped, known } = await run(silent, { divergences, signal: interruption.signal });
+    expect([verdict, reason, stopped, calls]).toEqual(['inconclusive', 'interrupted', 'interrupted', 1]);
+    expect(known.map(({ status, note }) => [status, note])).toEqual([
+      ['inconclusive', 'interrupted'],
+      ['inconclusive', 'interrupted'],
+    ]);
+  });
+});
+
+it('a stale entry fails a run that says nothing else', async () => {
+  let calls = 0;
+  // The witness is tried three times, and then the target is gone.
+  const gone: Target = {
+    ...referenceTarget(),
+    execute: (program, profile) => (++calls > 3 ? [] : referenceTarget().execute(program, profile)),
+  };
+  const { verdict, known } = await run(gone, { divergences: [ENTRY] });
+  expect([verdict, known[0]?.status]).toEqual(['diverges', 'stale']);
+});
+
 describe('a run that collects', () => {
   it('goes on behind each divergence, and makes entries with which the next run conforms', async () => {
     const wrong = {

@@ -3,6 +3,7 @@ import _ from 'lodash';
 import type { Target } from '../adapters/adapter.ts';
 import { createdLabels, printCommand, type Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
+import { breathe } from './breathe.ts';
 import { newTally, type Checking } from './check.ts';
 import {
   describes,
@@ -17,6 +18,7 @@ import {
 } from './divergences.ts';
 import type { Failure } from './failure.ts';
 import { judge } from './judge.ts';
+import { INTERRUPTED } from './observe.ts';
 import type { Divergence } from './verdict.ts';
 
 export type KnownStatus =
@@ -68,8 +70,11 @@ export class Known {
   readonly #collect: boolean;
   readonly #held: Held[] = [];
 
-  constructor({ specification, target, timeLimitMs }: Checking, { divergences = [], collect = false }: KnownOptions) {
-    this.#checking = { specification, target, timeLimitMs };
+  constructor(
+    { specification, target, timeLimitMs, signal }: Checking,
+    { divergences = [], collect = false }: KnownOptions,
+  ) {
+    this.#checking = { specification, target, timeLimitMs, signal };
     this.#entries = divergences;
     this.#collect = collect;
   }
@@ -101,6 +106,8 @@ export class Known {
   }
 
   async #attempt(entry: KnownDivergence, program: Program): Promise<Finding> {
+    await breathe();
+    if (this.#checking.signal?.aborted === true) return { status: 'inconclusive', note: INTERRUPTED };
     const tally = newTally();
     const verdict = await judge({ ...this.#checking, tally }, program);
     if (verdict.kind === 'inconclusive') return { status: 'inconclusive', note: verdict.reason };

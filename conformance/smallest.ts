@@ -55,7 +55,7 @@ async function* otherFailures(
   checking: Checking,
   { seed, maxCommands, counts, signal, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
 ): AsyncIterable<Program> {
-  const { specification, target, timeLimitMs } = checking;
+  const { specification, target } = checking;
   const generator = new Generator(specification, { maxCommands, capabilities: target.capabilities });
   const random = new SmallFastRandom(seed, 0x7e57, maxCommands, 1);
   let found = 0;
@@ -63,7 +63,7 @@ async function* otherFailures(
     const program = generator.generate(random);
     commands += program.commands.length;
     await breathe();
-    const verdict = await checkProgram({ specification, target, timeLimitMs }, program.commands, program.trace);
+    const verdict = await checkProgram(checking, program.commands, program.trace);
     // A target that is gone, or hangs, is not worth waiting for.
     if (verdict.kind === 'inconclusive') return;
     if (verdict.kind === 'conforms' || !counts(verdict, program.commands)) continue;

@@ -8,6 +8,7 @@ import type { Failure } from '../conformance/failure.ts';
 import type { KnownResult } from '../conformance/known.ts';
 import { invariantById } from '../conformance/invariants.ts';
 import { modelHash } from '../conformance/model-hash.ts';
+import type { Shard } from '../conformance/shard.ts';
 import type { Stepwise } from '../conformance/stepwise.ts';
 import { encodeToken } from '../conformance/token.ts';
 import type { Divergence } from '../conformance/verdict.ts';
@@ -98,11 +99,19 @@ export const KnownReport = z.strictObject({
 
 export const RunReport = z.strictObject({
   seed: z.int(),
+  shard: z
+    .strictObject({ index: z.int().positive().describe('From 1'), count: z.int().positive() })
+    .optional()
+    .describe('Which part of the run this was, where it was one of several that were run apart'),
   verdict: Verdict,
   reason: z.string().optional().describe('Why nothing can be said; only where the verdict is inconclusive'),
+  stopped: z
+    .enum(['time', 'interrupted'])
+    .optional()
+    .describe('What ended the run before its last program, where that was not what a program came to'),
   programs: count,
   commands: count,
-  durationMs: z.number().nonnegative(),
+  durationMs: count,
 });
 
 /** Everything that a reader needs, so that every other format can be written from it alone. */
@@ -134,6 +143,7 @@ export const Report = z
   .meta({ title: 'Report of `gmem-conformance run --json`' });
 
 export type Report = z.infer<typeof Report>;
+export type RunReport = z.infer<typeof RunReport>;
 export type RuleReport = z.infer<typeof RuleReport>;
 export type InvariantReport = z.infer<typeof InvariantReport>;
 export type StepReport = z.infer<typeof StepReport>;
@@ -144,16 +154,17 @@ export type KnownReport = z.infer<typeof KnownReport>;
 export interface Circumstances {
   readonly specification: Specification;
   readonly target: Target;
+  /** Of the whole run, where the campaign was a shard of it. */
   readonly seed: number;
+  readonly shard?: Shard | undefined;
   readonly version: string;
   /** The failing program, run once more; where the campaign has a failure. */
   readonly rerun?: Stepwise | undefined;
 }
 
 export function reportOf(campaign: Campaign, circumstances: Circumstances): Report {
-  const { specification, target, seed, version, rerun } = circumstances;
-  const { verdict, reason, programs, commands, coverage, invariants, unmodelled, known, skipped, failure } = campaign;
-  const durationMs = Math.round(campaign.durationMs);
+  const { specification, target, version, rerun } = circumstances;
+  const { verdict, coverage, invariants, unmodelled, known, skipped, failure } = campaign;
   return {
     schema: REPORT_SCHEMA,
     version,
@@ -163,7 +174,7 @@ export function reportOf(campaign: Campaign, circumstances: Circumstances): Repo
     ...(target.kernel === undefined ? {} : { kernel: _.pick(target.kernel, 'release', 'backEnd') }),
     profile: specification.config.profile.id,
     verdict,
-    runs: [{ seed, verdict, ...(reason === undefined ? {} : { reason }), programs, commands, durationMs }],
+    runs: [runReport(campaign, circumstances)],
     rules: _.uniqBy(specification.rules(), 'id').map((rule) => ruleReport(rule, coverage.hits(rule.id), skipped)),
     invariants: invariants.map(({ id, status, checks, unseen }) => {
       const { sentence, source } = invariantById(id);
@@ -175,6 +186,13 @@ export function reportOf(campaign: Campaign, circumstances: Circumstances): Repo
     failures: failure === undefined ? [] : [failureReport({ specification, target }, failure, rerun)],
   };
 }
+
+const runReport = (campaign: Campaign, { seed, shard }: Circumstances): RunReport => ({
+  seed,
+  ...(shard === undefined ? {} : { shard: { ...shard } }),
+  ..._.pick(campaign, 'verdict', 'reason', 'stopped', 'programs', 'commands'),
+  durationMs: Math.round(campaign.durationMs),
+});
 
 function ruleReport(rule: Rule, hits: number, skipped: Campaign['skipped']): RuleReport {
   const { id, command, kind, when, result, source, requires } = rule;

@@ -1,7 +1,6 @@
 /** What the command line shows of a campaign: data in, text out. */
 import _ from 'lodash';
 import { match } from 'ts-pattern';
-import type { Target } from '../adapters/adapter.ts';
 import { isUnexplained } from '../conformance/divergences.ts';
 import type { InvariantSentence } from '../conformance/invariants.ts';
 import type { Rule } from '../model/core/specification.ts';
@@ -19,7 +18,8 @@ export interface SubjectLine {
 }
 
 /** The name of a target, and what it is. */
-export const describe = ({ name, about }: Target): string => (about === undefined ? name : `${name}: ${about}`);
+export const describe = ({ name, about }: { readonly name: string; readonly about?: string | undefined }): string =>
+  about === undefined ? name : `${name}: ${about}`;
 
 /** What is tested, and against what. */
 export const printSubject = ({ target, profile, modelHash, recorded = modelHash }: SubjectLine): string =>
@@ -57,6 +57,7 @@ function printVerdict({ verdict, runs }: Report, colors: Colors): readonly strin
     _.sumBy(runs, 'durationMs'),
   ];
   const perSecond = (count: number): string => `${Math.round((count * 1000) / Math.max(durationMs, 1))}`;
+  const timedOut = runs.some(({ stopped }) => stopped === 'time');
   const reason = runs.find((run) => run.reason !== undefined)?.reason;
   const word = match(verdict)
     .with('conforms', (text) => colors.green(text))
@@ -65,7 +66,10 @@ function printVerdict({ verdict, runs }: Report, colors: Colors): readonly strin
     .exhaustive();
   return [
     field('verdict', word),
-    field('checked', `${plural(programs, 'program')}, ${plural(commands, 'command')}`),
+    field(
+      'checked',
+      `${plural(programs, 'program')}, ${plural(commands, 'command')}${timedOut ? ', until the time was over' : ''}`,
+    ),
     field(
       'speed',
       `${perSecond(programs)} programs/s, ${perSecond(commands)} commands/s, ${(durationMs / 1000).toFixed(1)} s in all`,
