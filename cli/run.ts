@@ -124,8 +124,9 @@ async function run(subject: Subject, options: RunOptions, signal: AbortSignal): 
   if (shard !== undefined)
     say(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked.seed)}`));
   const timeLimitMs = timeLimit * 1000;
+  const share = shard === undefined ? asked : shareOf(shard, asked);
   const campaign = await runShown(subject, {
-    ...(shard === undefined ? asked : shareOf(shard, asked)),
+    ...share,
     ...(time === undefined ? {} : { timeMs: time }),
     maxCommands,
     timeLimitMs,
@@ -141,7 +142,7 @@ async function run(subject: Subject, options: RunOptions, signal: AbortSignal): 
   say(printReport(report, COLORS));
   for (const each of report.failures) {
     say(`\n${printFailure(each, report, COLORS)}`);
-    if (options.save !== undefined) say(saveScenario(options.save, each, { ...findingOn(subject), seed: asked.seed }));
+    if (options.save !== undefined) say(saveScenario(options.save, each, { ...findingOn(subject), seed: share.seed }));
   }
   if (update && file !== undefined) say(`\n${updateDivergences(file, campaign.known)}`);
   if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(asked.seed, maxCommands, signal);
