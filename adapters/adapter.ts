@@ -35,6 +35,11 @@ export interface KernelIdentity {
   readonly backEnd?: string;
 }
 
+export interface ExecuteOptions {
+  /** False where facts are not wanted, so that a target need not look for them. */
+  readonly facts?: boolean | undefined;
+}
+
 export interface Target {
   /** As on the command line: `simulator`, `mutant:stale-stage-two`. */
   readonly name: string;
@@ -56,7 +61,13 @@ export interface Target {
    * order of the commands, one each; fewer mean that the target is gone. A target that lives in this process may
    * execute each command when its observation is asked for, and must release the machine when iteration ends early.
    */
-  execute(program: readonly AnyCommand[], profile: Profile): Iterable<Observed> | Promise<Iterable<Observed>>;
+  execute(
+    program: readonly AnyCommand[],
+    profile: Profile,
+    options?: ExecuteOptions,
+  ): Iterable<Observed> | Promise<Iterable<Observed>>;
+  /** Where facts are dear: runs want them of one in so many programs. */
+  readonly factsEvery?: number;
   /** Lets go of what the target holds: processes, sockets, virtual machines. Called once, after the last program. */
   close?(): Promise<void>;
 }

@@ -114,6 +114,17 @@ describe('a campaign', () => {
     expect(seen.has('memory/no-stale-mapping')).toBe(false);
   });
 
+  it('asks for facts as often as the target can give them', async () => {
+    const asked: (boolean | undefined)[] = [];
+    const execute: Target['execute'] = (program, profile, options) => {
+      asked.push(options?.facts);
+      return reference.execute(program, profile);
+    };
+    await runCampaign(specification, { ...reference, execute, factsEvery: 3 }, { ...OPTIONS, runs: 7, maxCommands: 3 });
+    expect(asked.slice(0, 2)).toEqual([true, false]);
+    expect(asked.filter((facts) => facts === true)).toHaveLength(3);
+  });
+
   it('tells what cannot be seen from what never came up', async () => {
     const statuses = async (target: Target): Promise<readonly (readonly [string, string])[]> => {
       // So few programs that none stores a secret.

@@ -147,7 +147,8 @@ class Running {
     if (pause !== undefined) await pause;
     this.#stopped = this.#isTimeToStop();
     if (this.#stopped !== undefined) return false;
-    const checked = checkProgram(this.#checking, program, traceOf(program));
+    const facts = this.#programs % (this.#target.factsEvery ?? 1) === 0;
+    const checked = checkProgram({ ...this.#checking, facts }, program, traceOf(program));
     let verdict = checked instanceof Promise ? await checked : checked;
     if (isInterrupted(verdict)) return this.#interrupt();
     this.#programs++;

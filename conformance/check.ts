@@ -1,5 +1,5 @@
 /** One program on one target: every observation against what is allowed, every fact against the invariants. */
-import type { Observed, Target } from '../adapters/adapter.ts';
+import type { ExecuteOptions, Observed, Target } from '../adapters/adapter.ts';
 import type { FactPart, Facts } from '../model/core/facts.ts';
 import { printOutcome, sameOutcome, type Observation } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
@@ -21,7 +21,7 @@ export interface InvariantTally {
 
 export const newTally = (): InvariantTally => ({ checks: new Map(), shown: new Set(), environment: 0 });
 
-export interface Checking {
+export interface Checking extends ExecuteOptions {
   readonly specification: Specification;
   readonly target: Target;
   /** How long the target may take for one program, where it does not answer at once. */

@@ -1,5 +1,5 @@
 /** What a target makes of a program, and whatever may go wrong on its side of the contract. */
-import type { Observed, Target } from '../adapters/adapter.ts';
+import type { ExecuteOptions, Observed, Target } from '../adapters/adapter.ts';
 import type { Observation } from '../model/core/outcome.ts';
 import type { Profile } from '../model/core/profile.ts';
 import type { Program } from '../model/core/program.ts';
@@ -13,7 +13,7 @@ export const INTERRUPTED = 'interrupted';
 /** How long a target at the end of a wire may take for one program. */
 export const DEFAULT_TIME_LIMIT_MS = 60_000;
 
-export interface Patience {
+export interface Wishes extends ExecuteOptions {
   readonly timeLimitMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -23,11 +23,11 @@ export function observe(
   target: Target,
   program: Program,
   profile: Profile,
-  patience: Patience = {},
+  wishes: Wishes = {},
 ): Iterable<Observed> | Promise<Iterable<Observed>> {
-  const observations = attempt(() => target.execute(program, profile));
+  const observations = attempt(() => target.execute(program, profile, { facts: wishes.facts }));
   return observations instanceof Promise
-    ? withinTime(observations, patience).then((arrived) => wellFormed(arrived, program.length))
+    ? withinTime(observations, wishes).then((arrived) => wellFormed(arrived, program.length))
     : wellFormed(observations, program.length);
 }
 
@@ -48,7 +48,7 @@ function attempt<T>(work: () => T): T {
   }
 }
 
-async function withinTime<T>(work: Promise<T>, { timeLimitMs = DEFAULT_TIME_LIMIT_MS, signal }: Patience): Promise<T> {
+async function withinTime<T>(work: Promise<T>, { timeLimitMs = DEFAULT_TIME_LIMIT_MS, signal }: Wishes): Promise<T> {
   let giveUp = (_why: string): void => undefined;
   const late = new Promise<never>((_resolve, reject) => {
     giveUp = (why) => reject(new TargetFailure(why));

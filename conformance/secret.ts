@@ -66,7 +66,7 @@ export async function checkSecrecy(
 }
 
 const observations = async (checking: Checking, program: Program): Promise<readonly Observed[]> => [
-  ...(await observe(checking.target, program, checking.specification.config.profile, checking)),
+  ...(await observe(checking.target, program, checking.specification.config.profile, { ...checking, facts: false })),
 ];
 
 /** After an error that the environment caused, what was a secret by the specification may go to shared memory. */

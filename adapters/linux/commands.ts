@@ -185,16 +185,17 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
   },
 
   'mem.map': ({ mapping, fd, length, offset, sharing }, { lowering }) => {
+    const place = lowering.placeFor(length);
     const step = lowering.call(
       'mmap',
-      value(lowering.placeFor(length)),
+      value(place),
       value(length),
       value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
       SHARING[sharing],
       lowering.descriptor(fd),
       value(offset),
     );
-    lowering.mapped(mapping, step, length);
+    lowering.mapped(mapping, step, place, length);
     return returned(step);
   },
 

@@ -58,7 +58,7 @@ const MAPPED = `${FILE}\nmem.map mapping=map0 fd=file0 length=0x1800 offset=0x10
 
 it('says in the log of the kernel where it is, if it is to', () => {
   const program = parse(`${VM}\ncap.check fd=kvm cap=234`);
-  const { calls, firstSteps, end } = lower(program, FULL_MACHINE, true);
+  const { calls, firstSteps, end } = lower(program, FULL_MACHINE, { tellsPlaces: true });
   const told = calls.steps.flatMap((step, at) => {
     const [, text] = step.kind === 'call' && step.number === SYS.write ? step.args : [];
     if (text?.kind !== 'address') return [];

@@ -8,6 +8,7 @@ import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/
 import type { CallProgram, CallResults } from './calls.ts';
 import { ABSENT, COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
 import { Guest, type GuestPlan, type Hideout } from './guest.ts';
+import { Looking, type Look } from './looks.ts';
 import { Lowering, value, type Legend } from './lowering.ts';
 import { printPlace, type Place } from './places.ts';
 import { observe, type Reading } from './reading.ts';
@@ -20,6 +21,8 @@ export interface LoweredProgram {
   /** The first step after the last command: from there on the program tidies up. */
   readonly end: number;
   readonly readings: readonly Reading[];
+  /** What is looked at behind each command; empty where nothing is to be. */
+  readonly looks: readonly Look[];
   readonly legend: Legend;
   /** What vCPUs are given, where the program makes use of them. */
   readonly guest: GuestPlan | undefined;
@@ -42,20 +45,35 @@ export function observations({ firstSteps, end, readings }: LoweredProgram, resu
   return done.map((each) => observe(each, results));
 }
 
-/** With `tellsPlaces`, the program says in the kernel's log where it is. */
-export function lower(program: readonly AnyCommand[], machine: Machine, tellsPlaces = false): LoweredProgram {
+export interface LowerOptions {
+  /** The program says in the kernel's log where it is. */
+  readonly tellsPlaces?: boolean | undefined;
+  /** The program looks at what the kernel shows, behind every command. */
+  readonly looking?: boolean | undefined;
+}
+
+export function lower(
+  program: readonly AnyCommand[],
+  machine: Machine,
+  { tellsPlaces = false, looking = false }: LowerOptions = {},
+): LoweredProgram {
   const commands = program as readonly Command[];
   const lowering = new Lowering();
   const context = prepare(lowering, commands, machine);
+  const eyes = looking ? new Looking(lowering, context.file) : undefined;
   const tell = tellsPlaces ? openLog(lowering) : () => undefined;
   tell('before');
   const firstSteps: number[] = [];
-  const readings = commands.map(({ name, args }, index) => {
+  const looks: Look[] = [];
+  const readings = commands.map((command, index) => {
+    const { name, args } = command;
     firstSteps.push(lowering.steps.length);
     tell(index);
     const lowerIt = COMMANDS[name as Executable] as ((args: object, context: Context) => Reading) | undefined;
     if (lowerIt === undefined) throw new NotExecutable(index, name, ABSENT[name as keyof typeof ABSENT]);
-    return lowerIt(args, context);
+    const reading = lowerIt(args, context);
+    if (eyes !== undefined) looks.push(eyes.after(command, reading));
+    return reading;
   });
   const end = lowering.steps.length;
   tell('after');
@@ -66,6 +84,7 @@ export function lower(program: readonly AnyCommand[], machine: Machine, tellsPla
     firstSteps,
     end,
     readings,
+    looks,
     legend: lowering.legend(),
     guest: context.guest?.plan(),
   };
@@ -108,16 +127,17 @@ function openLog(lowering: Lowering): (place: Place) => void {
 
 function mapArena(lowering: Lowering): void {
   const bytes = BigInt(ARENA_PAGES) * PAGE_SIZE;
+  const place = lowering.placeFor(bytes);
   const step = lowering.call(
     'mmap',
-    value(lowering.placeFor(bytes)),
+    value(place),
     value(bytes),
     value(PROT_READ_WRITE, 'PROT_READ | PROT_WRITE'),
     value(MAP.PRIVATE | MAP.ANONYMOUS | MAP.POPULATE, 'MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE'),
     value(0xffff_ffff_ffff_ffffn, '-1'),
     value(0n),
   );
-  lowering.mapped(ARENA, step, bytes);
+  lowering.mapped(ARENA, step, place, bytes);
 }
 
 interface Touching {

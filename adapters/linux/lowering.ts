@@ -67,6 +67,8 @@ interface Open {
 
 interface Mapped {
   readonly start: Operand;
+  /** The address that was asked for; the kernel gives it, where it gives a mapping. */
+  readonly place: bigint;
   readonly bytes: bigint;
 }
 
@@ -189,12 +191,17 @@ export class Lowering {
     return this.#open.get(label)?.object;
   }
 
+  /** Any open descriptor of an object. */
+  descriptorOf(object: Label): Operand | undefined {
+    return [...this.#open.values()].find((open) => open.object === object)?.descriptor;
+  }
+
   closed(label: Label): void {
     this.#open.delete(label);
   }
 
   isOpen(object: Label): boolean {
-    return [...this.#open.values()].some((open) => open.object === object);
+    return this.descriptorOf(object) !== undefined;
   }
 
   /** An address at which a mapping of that length finds room, or zero where it is too long for that. */
@@ -205,8 +212,14 @@ export class Lowering {
     return place;
   }
 
-  mapped(label: Label, step: number, bytes: bigint): void {
-    this.#mappings.set(label, { start: this.called(label, step), bytes: roundUp(bytes) });
+  mapped(label: Label, step: number, place: bigint, bytes: bigint): void {
+    this.#mappings.set(label, { start: this.called(label, step), place, bytes: roundUp(bytes) });
+  }
+
+  /** Where a mapping is, if it is; undefined where the kernel was left to choose. */
+  placeOf(label: Label): bigint | undefined {
+    const place = this.#mappings.get(label)?.place;
+    return place === 0n ? undefined : place;
   }
 
   /** Where a mapping began, also after it was unmapped; undefined where there never was one. */

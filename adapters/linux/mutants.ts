@@ -7,9 +7,10 @@ import type { Machine } from '../../model/core/machine.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import type { CallProgram, Layout, Operand, Segment, Step } from './calls.ts';
 import { lower, type LoweredProgram } from './lower.ts';
-import { plus, structBytes, value } from './lowering.ts';
+import { address, plus, structBytes, value } from './lowering.ts';
 import type { Reading } from './reading.ts';
 import {
+  CACHESTAT_RANGE,
   CREATE_GUEST_MEMFD,
   KVM,
   MEMORY_ATTRIBUTES,
@@ -37,8 +38,8 @@ type Spoil = (lowered: LoweredProgram, program: readonly AnyCommand[]) => Lowere
 /** In place of `lower`, for KernelTarget.open(). */
 export const lowerWrongly =
   ({ spoil }: LoweringMutant): typeof lower =>
-  (program, machine) =>
-    spoil(lower(program, machine), program);
+  (program, machine, options) =>
+    spoil(lower(program, machine, options), program);
 
 type CallStep = Extract<Step, { readonly kind: 'call' }>;
 type CommandName = AnyCommand['name'];
@@ -54,6 +55,8 @@ const withCalls = (lowered: LoweredProgram, calls: Partial<CallProgram>): Lowere
 /** Where a step belongs: to a command of that name, or to none, where it is before the first or past the last. */
 interface Place {
   readonly command: CommandName | undefined;
+  /** Behind which command it only looks. */
+  readonly behind: CommandName | undefined;
   readonly steps: readonly Step[];
   readonly at: number;
 }
@@ -62,10 +65,14 @@ const steps =
   (edit: (step: Step, place: Place) => Step): Spoil =>
   (lowered, program) => {
     const { firstSteps, end, calls } = lowered;
-    const commandAt = (at: number): CommandName | undefined =>
-      at >= end ? undefined : program[firstSteps.findLastIndex((first) => first <= at)]?.name;
+    const placeOf = (at: number): Pick<Place, 'command' | 'behind'> => {
+      const index = at >= end ? -1 : firstSteps.findLastIndex((first) => first <= at);
+      const name = program[index]?.name;
+      const [first, past] = lowered.looks[index]?.steps ?? [end, end];
+      return first <= at && at < past ? { command: undefined, behind: name } : { command: name, behind: undefined };
+    };
     return withCalls(lowered, {
-      steps: calls.steps.map((step, at) => edit(step, { command: commandAt(at), steps: calls.steps, at })),
+      steps: calls.steps.map((step, at) => edit(step, { ...placeOf(at), steps: calls.steps, at })),
     });
   };
 
@@ -74,6 +81,11 @@ const callsOf = (number: number, commands: readonly CommandName[], edit: (call: 
     step.kind === 'call' && step.number === number && commands.includes(place.command ?? 'none')
       ? edit(step, place)
       : step,
+  );
+
+const looksOf = (number: number, edit: (call: CallStep, place: Place) => Step) =>
+  steps((step, place) =>
+    step.kind === 'call' && step.number === number && place.behind !== undefined ? edit(step, place) : step,
   );
 
 const withArg = (call: CallStep, index: number, edit: (operand: Operand) => Operand): CallStep => ({
@@ -337,6 +349,21 @@ export const LOWERING_MUTANTS: readonly LoweringMutant[] = [
     id: 'dup-closes',
     fault: 'close() is called in place of dup().',
     spoil: dups((call) => ({ ...call, number: SYS.close })),
+  },
+  {
+    id: 'cache-of-the-next-page',
+    fault: 'Looking asks whether the page behind is in the page cache.',
+    spoil: more(CACHESTAT_RANGE, 'off', PAGE_SIZE),
+  },
+  {
+    id: 'content-of-another-page',
+    fault: 'Looking takes the beginning of the data area for the page that was loaded from.',
+    spoil: looksOf(SYS.pwrite64, (call) => withArg(call, 1, () => address(0))),
+  },
+  {
+    id: 'cache-forgotten-by-truncate',
+    fault: 'Looking finds nothing in the page cache behind ftruncate().',
+    spoil: looksOf(SYS.cachestat, (call, { behind }) => (behind === 'file.truncate' ? NOTHING : call)),
   },
   {
     id: 'run-left-mapped',

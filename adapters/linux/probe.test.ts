@@ -2,7 +2,7 @@ import { describe, expect, it, test } from '@jest/globals';
 import { CAP } from '../../model/core/abi.ts';
 import type { CallResults, Step } from './calls.ts';
 import { NoGuestMemory, profileOf, question } from './probe.ts';
-import { CPUID_HEADER_BYTES, KVM, SYS, UTSNAME } from './uapi.ts';
+import { CPUID_HEADER_BYTES, KVM, PAGEMAP, SYS, UTSNAME } from './uapi.ts';
 
 interface Answers {
   readonly device?: bigint;
@@ -13,14 +13,23 @@ interface Answers {
   readonly fifth?: bigint;
   /** Leaf 0x80000008: eax; none where the leaf is missing. */
   readonly physicalBits?: number;
+  /** The result of opening pagemap, of cachestat(), and an entry of the former. */
+  readonly pagemap?: bigint;
+  readonly cachestat?: bigint;
+  readonly entry?: bigint;
 }
 
 const ENOENT = -2n;
+const EBADF = -9n;
+const EACCES = -13n;
 const EINVAL = -22n;
+const ENOSYS = -38n;
 const CAPS = { [`${CAP.GUEST_MEMFD}`]: 1n, [`${CAP.VM_TYPES}`]: 3n, '66': 1024n, '128': 4096n };
 
 /** What a kernel would answer to the question. */
-function answers({ device = 3n, release = '6.18.1', module = '', caps = {}, fifth = EINVAL, physicalBits }: Answers) {
+function answers(given: Answers) {
+  const { device = 3n, release = '6.18.1', module = '', caps = {}, fifth = EINVAL, physicalBits } = given;
+  const { pagemap = 7n, cachestat = EBADF, entry = 0n } = given;
   const { calls, answer } = question();
   const known: Readonly<Record<string, bigint>> = { ...CAPS, ...caps };
   const paths = new Map(calls.segments.map(({ offset, bytes }) => [offset, Buffer.from(bytes).toString('latin1')]));
@@ -29,8 +38,10 @@ function answers({ device = 3n, release = '6.18.1', module = '', caps = {}, fift
     const [, second, third] = step.args;
     if (step.number === SYS.openat && second?.kind === 'address') {
       const path = paths.get(second.offset) ?? '';
+      if (path === '/proc/self/pagemap\0') return pagemap;
       return path.startsWith('/dev/kvm') ? device : path === `/sys/module/${module}\0` ? 9n : ENOENT;
     }
+    if (step.number === SYS.cachestat) return cachestat;
     if (step.number !== SYS.ioctl || second?.kind !== 'value') return 0n;
     if (second.value === KVM.CHECK_EXTENSION) return known[third?.kind === 'value' ? `${third.value}` : ''] ?? 0n;
     return second.value === KVM.SET_USER_MEMORY_REGION ? fifth : 0n;
@@ -38,6 +49,7 @@ function answers({ device = 3n, release = '6.18.1', module = '', caps = {}, fift
   const outputs = calls.outputs.map(({ length }) => {
     const bytes = Buffer.alloc(length);
     if (length === UTSNAME.fieldBytes) bytes.write(`${release}\0rest`);
+    else if (length === PAGEMAP.entryBytes) bytes.writeBigUInt64LE(entry);
     else if (physicalBits !== undefined) {
       bytes.writeUInt32LE(2);
       bytes.writeUInt32LE(1, CPUID_HEADER_BYTES);
@@ -55,6 +67,8 @@ describe('a kernel', () => {
     expect(answers({ module: 'kvm_pvm', physicalBits: 46 })).toEqual({
       release: '6.18.1',
       backEnd: 'kvm_pvm',
+      blind: undefined,
+      showsFrames: false,
       machine: {
         vmTypes: 3n,
         memoryAttributes: false,
@@ -94,6 +108,16 @@ describe('a kernel', () => {
     expect(machine.guestPhysicalBits).toBe(52);
   });
 
+  it('that shows pages of a process, and frames to some', () => {
+    expect(answers({ entry: PAGEMAP.present | 0x1234n })).toMatchObject({ blind: undefined, showsFrames: true });
+    expect(answers({ entry: PAGEMAP.present })).toMatchObject({ blind: undefined, showsFrames: false });
+  });
+
+  it('that shows nothing of a process, and why', () => {
+    expect(answers({ pagemap: EACCES }).blind).toBe('/proc/self/pagemap cannot be opened: EACCES');
+    expect(answers({ cachestat: ENOSYS }).blind).toBe('the kernel has no cachestat()');
+  });
+
   it('whose release is no text', () => {
     expect(answers({ release: '6.18\u001b[31m' }).release).toBe('6.18?[31m');
   });
@@ -115,6 +139,9 @@ describe('a kernel', () => {
     const { calls } = question();
     const last = calls.steps.at(-1);
     expect(last).toMatchObject({ kind: 'call', number: SYS.close_range });
+    const count = (number: number): number =>
+      calls.steps.filter((step) => step.kind === 'call' && step.number === number).length;
+    expect(count(SYS.munmap)).toBe(count(SYS.mmap));
   });
 });
 

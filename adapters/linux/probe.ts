@@ -2,10 +2,21 @@
 import { CAP, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Machine } from '../../model/core/machine.ts';
 import { holdsIn, PROFILES, type Profile } from '../../model/core/profile.ts';
-import type { CallProgram, CallResults } from './calls.ts';
+import type { CallProgram, CallResults, Operand } from './calls.ts';
 import { errnoName } from './errno.ts';
 import { address, Lowering, value } from './lowering.ts';
-import { AT_FDCWD, CPUID_ENTRY, CPUID_HEADER_BYTES, O_CLOEXEC, O_RDWR, REGION, UTSNAME } from './uapi.ts';
+import {
+  AT_FDCWD,
+  CPUID_ENTRY,
+  CPUID_HEADER_BYTES,
+  MAP,
+  O_CLOEXEC,
+  O_RDWR,
+  PAGEMAP,
+  PROT_READ_WRITE,
+  REGION,
+  UTSNAME,
+} from './uapi.ts';
 
 export interface Kernel {
   /** As uname(2) tells it: `7.3.4-amd64`. */
@@ -13,6 +24,10 @@ export interface Kernel {
   /** The module that runs vCPUs: `kvm_intel`, or `built in`. */
   readonly backEnd: string;
   readonly machine: Machine;
+  /** Why nothing can be looked at from outside, or undefined where it can. */
+  readonly blind: string | undefined;
+  /** Whether it is told in which frames pages are: it takes CAP_SYS_ADMIN. */
+  readonly showsFrames: boolean;
 }
 
 /** The kernel has no /dev/kvm, or no guest memory files. */
@@ -63,6 +78,9 @@ export function question(): Question {
   const vm = lowering.result(lowering.ioctl(kvm, 'CREATE_VM', value(0n)));
   const region = lowering.struct(REGION, { memory_size: PAGE_SIZE, userspace_addr: FOUR_LEVELS_TOP });
   const fifth = lowering.ioctl(vm, 'SET_USER_MEMORY_REGION', address(region));
+  const pagemap = open('/proc/self/pagemap', 0n);
+  const entry = askFrame(lowering, lowering.result(pagemap));
+  const cachestat = lowering.call('cachestat', value(BigInt.asUintN(64, -1n)));
   lowering.cleanUp(kvm);
   return {
     calls: lowering.program(),
@@ -83,6 +101,13 @@ export function question(): Question {
           backEnds.filter(([, step]) => result(step) >= 0n).map(([module]) => module),
           outputs[cpuid],
         ),
+        blind:
+          result(pagemap) < 0n
+            ? `/proc/self/pagemap cannot be opened: ${errnoName(Number(-result(pagemap)))}`
+            : result(cachestat) === -ENOSYS
+              ? 'the kernel has no cachestat()'
+              : undefined,
+        showsFrames: frameOf(outputs[entry]) !== 0n,
         machine: {
           vmTypes: cap(CAP.VM_TYPES),
           memoryAttributes: cap(CAP.MEMORY_ATTRIBUTES) > 0n,
@@ -100,6 +125,26 @@ export function question(): Question {
   };
 }
 
+/** A page that is mapped, and what pagemap says of its frame. */
+function askFrame(lowering: Lowering, pagemap: Operand): number {
+  const [place, bytes] = [lowering.placeFor(PAGE_SIZE), value(PAGE_SIZE)];
+  const flags = value(MAP.PRIVATE | MAP.ANONYMOUS | MAP.POPULATE);
+  const none = value(BigInt.asUintN(64, -1n));
+  lowering.call('mmap', value(place), bytes, value(PROT_READ_WRITE), flags, none, value(0n));
+  const { entryBytes } = PAGEMAP;
+  const entry = lowering.reserve(entryBytes);
+  const at = (place / PAGE_SIZE) * BigInt(entryBytes);
+  lowering.call('pread64', pagemap, address(entry), value(BigInt(entryBytes)), value(at));
+  lowering.call('munmap', value(place), bytes);
+  return lowering.output(entry, entryBytes);
+}
+
+/** The frame in an entry of pagemap; zero where there is none, or it is not told. */
+function frameOf(entry: Uint8Array = new Uint8Array(PAGEMAP.entryBytes)): bigint {
+  return new DataView(entry.buffer, entry.byteOffset, entry.byteLength).getBigUint64(0, true) & PAGEMAP.frame;
+}
+
+const ENOSYS = 38n;
 const CPUID_ENTRIES = 256;
 
 function askCpuid(lowering: Lowering, kvm: ReturnType<Lowering['result']>): number {

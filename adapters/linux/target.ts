@@ -1,13 +1,15 @@
 /** A kernel behind the adapter contract: programs are lowered, executed by an agent, and read back. */
-import type { Observed, Target } from '../adapter.ts';
+import type { Capability, ExecuteOptions, Observed, Target } from '../adapter.ts';
 import { UnavailableError } from '../adapter.ts';
+import type { Facts } from '../../model/core/facts.ts';
 import type { Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
 import type { Profile } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { AgentFailure, type AgentConnection } from './agent.ts';
-import type { CallResults } from './calls.ts';
+import { LIMITS, type CallResults } from './calls.ts';
 import type { KernelReport } from './kernel-log.ts';
+import { factsOf } from './looks.ts';
 import { lower, observations, type LoweredProgram } from './lower.ts';
 import type { Place } from './places.ts';
 import { NoGuestMemory, profileOf, question, type Kernel } from './probe.ts';
@@ -32,6 +34,9 @@ export interface Host {
 /** How long a program may take before its agent counts as hung. */
 const PROGRAM_MS = 15_000;
 
+/** Looking takes longer than most commands. */
+const FACTS_EVERY = 8;
+
 export interface KernelOptions {
   /** Another way to lower programs: for tests of whether a wrong one is noticed. */
   readonly lower?: typeof lower;
@@ -40,12 +45,9 @@ export interface KernelOptions {
 
 export class KernelTarget implements Target {
   readonly name: string;
-  readonly capabilities = new Set<never>();
-  readonly missing = {
-    facts: 'what a kernel shows of itself (fdinfo, pagemap) is not read yet',
-    'memory-failure': 'memory failures are not injected into kernels yet',
-    'fault-injection': 'failing allocations are not injected into kernels yet',
-  } as const;
+  readonly capabilities: ReadonlySet<Capability>;
+  readonly missing: Partial<Record<Capability, string>>;
+  readonly factsEvery = FACTS_EVERY;
   readonly kernel: Kernel;
   readonly family = 'linux';
   readonly #host: Host;
@@ -58,6 +60,12 @@ export class KernelTarget implements Target {
   private constructor(host: Host, options: Required<KernelOptions>, agent: AgentConnection, kernel: Kernel) {
     this.name = host.name;
     this.kernel = kernel;
+    this.capabilities = new Set(kernel.blind === undefined ? ['facts'] : []);
+    this.missing = {
+      ...(kernel.blind !== undefined && { facts: kernel.blind }),
+      'memory-failure': 'memory failures are not injected into kernels yet',
+      'fault-injection': 'failing allocations are not injected into kernels yet',
+    };
     this.#host = host;
     this.#options = options;
     this.#agent = agent;
@@ -81,8 +89,9 @@ export class KernelTarget implements Target {
   }
 
   get about(): string {
-    const { release, backEnd } = this.kernel;
-    return [`Linux ${release}`, backEnd, this.#host.about].filter((each) => each !== undefined).join(', ');
+    const { release, backEnd, blind, showsFrames } = this.kernel;
+    const frames = blind === undefined && !showsFrames ? 'frames hidden from this user' : undefined;
+    return [`Linux ${release}`, backEnd, this.#host.about, frames].filter((each) => each !== undefined).join(', ');
   }
 
   get machine(): Machine {
@@ -95,22 +104,35 @@ export class KernelTarget implements Target {
   }
 
   /** Rejects where the agent hung or went: what came of the program cannot be known. */
-  execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
+  execute(
+    program: readonly AnyCommand[],
+    _profile: Profile,
+    { facts = true }: ExecuteOptions = {},
+  ): Promise<readonly Observed[]> {
     // Whoever asked last may have lost patience meanwhile; there is one agent, and it does one thing after the other.
-    const executed = this.#last.then(() => this.#execute(program));
+    const executed = this.#last.then(() => this.#execute(program, facts));
     this.#last = executed.catch(() => undefined);
     return executed;
   }
 
-  async #execute(program: readonly AnyCommand[]): Promise<readonly Observed[]> {
+  async #execute(program: readonly AnyCommand[], facts: boolean): Promise<readonly Observed[]> {
     if (program.length === 0) return [];
-    const lowered = this.#options.lower(program, this.machine, this.#host.tellsPlaces);
+    const lowered = this.#lowered(program, facts && this.capabilities.has('facts'));
     try {
-      return await this.#judged(observations(lowered, await this.#run(lowered, false)));
+      return await this.#judged(lowered, await this.#run(lowered, false));
     } catch (error) {
       if (!(error instanceof AgentFailure) || this.#isClosed) throw error;
       return await this.#again(program, lowered, error);
     }
+  }
+
+  /** Without looking, where the calls for that are too many. */
+  #lowered(program: readonly AnyCommand[], looking: boolean): LoweredProgram {
+    const { tellsPlaces } = this.#host;
+    const lowered = this.#options.lower(program, this.machine, { tellsPlaces, looking });
+    const { dataBytes, steps } = lowered.calls;
+    const isTooLarge = looking && (dataBytes > LIMITS.dataBytes || steps.length > LIMITS.steps);
+    return isTooLarge ? this.#options.lower(program, this.machine, { tellsPlaces }) : lowered;
   }
 
   /** Once more, with a new agent that tells of every step, to see which command the first one did not survive. */
@@ -122,7 +144,7 @@ export class KernelTarget implements Target {
     // What the kernel said when the first one went: it may have gone as well.
     const before = await this.#renew();
     try {
-      return await this.#judged(observations(lowered, await this.#run(lowered, true)), before);
+      return await this.#judged(lowered, await this.#run(lowered, true), before);
     } catch (error) {
       if (!(error instanceof AgentFailure)) throw error;
       const reports = [...before, ...(await this.#renew())];
@@ -141,9 +163,17 @@ export class KernelTarget implements Target {
   }
 
   /** A kernel that complains while it executes a program has failed it, whatever it answered. */
-  async #judged(outcomes: readonly Observation[], before: readonly KernelReport[] = []): Promise<readonly Observed[]> {
+  async #judged(
+    lowered: LoweredProgram,
+    results: CallResults,
+    before: readonly KernelReport[] = [],
+  ): Promise<readonly Observed[]> {
+    const outcomes = observations(lowered, results);
     const reports = [...before, ...(await this.#reports())];
-    if (reports.length === 0) return outcomes.map((outcome) => ({ outcome }));
+    if (reports.length === 0) {
+      const facts = factsOf(lowered.looks, results);
+      return outcomes.map((outcome, at) => withFacts(outcome, facts[at]));
+    }
     reports.push(...(await this.#renew(true)));
     return crashed(outcomes, reports, outcomes.length - 1);
   }
@@ -199,3 +229,5 @@ function whereabouts(place: Place | undefined): readonly string[] {
       return [];
   }
 }
+const withFacts = (outcome: Observation, facts: Facts | undefined): Observed =>
+  facts === undefined ? { outcome } : { outcome, facts };

@@ -24,6 +24,7 @@ export const SYS = {
   fallocate: 285,
   memfd_create: 319,
   close_range: 436,
+  cachestat: 451,
 } as const;
 
 export type SystemCall = keyof typeof SYS;
@@ -225,6 +226,13 @@ export const STAT = {
     st_blocks: { offset: 64, bytes: 8 },
   },
 } as const satisfies Layout;
+
+/** Source: include/uapi/linux/mman.h. */
+export const CACHESTAT_RANGE = struct('cachestat_range', 16, { off: 'u64', len: 'u64' });
+export const CACHESTAT = struct('cachestat', 40, { nr_cache: 'u64' });
+
+/** Source: Documentation/admin-guide/mm/pagemap.rst. */
+export const PAGEMAP = { entryBytes: 8, present: 1n << 63n, frame: (1n << 55n) - 1n } as const;
 
 /** What a load or a store moves, and what programs offer to read(2) and write(2). */
 export const WORD: Layout = { name: '__u64', bytes: 8, fields: {} };
