@@ -72,6 +72,7 @@ describe('usage', () => {
       ['run', '--json', '/nonexistent/x'],
       /cannot write '\/nonexistent\/x': no such file/,
     ],
+    ['standard output for two results', ['run', '--junit', '-', '--ktap', '-'], /standard output takes one result/],
   ])('%s is refused in one line, before anything runs', async (_what, args, message) => {
     const { status, stdout, stderr } = await gmem(args);
     expect(status).toBe(2);
@@ -155,6 +156,21 @@ describe('a run', () => {
     },
   );
 
+  test.concurrent('writes each format to a file, and one to standard output with nothing beside it', async () => {
+    await inFolder(async (folder) => {
+      const files = { junit: /^<\?xml /, ktap: /^KTAP version 1\n/, markdown: /^# gmem-conformance: conforms\n/ };
+      const options = Object.keys(files).flatMap((name) => [`--${name}`, join(folder, name)]);
+      const common = ['run', '--target', 'reference', '--runs', '5', '--seed', '1'];
+      const { status, stdout, stderr } = await gmem([...common, ...options, '--github', '-']);
+      expect(status).toBe(0);
+      for (const [name, start] of Object.entries(files))
+        expect(readFileSync(join(folder, name), 'utf8')).toMatch(start);
+      expect(stdout).toMatch(/^::notice title=gmem-conformance%3A conforms::verdict .*\n$/);
+      expect(stderr).toMatch(/^target +reference$/m);
+      expect(stderr).toMatch(/^verdict +conforms$/m);
+    });
+  });
+
   test.concurrent('loses no report to a full disk', async () => {
     // Linux alone has a file that is always full.
     if (!existsSync('/dev/full')) return;
@@ -222,7 +238,7 @@ describe('a run in shards', () => {
       // What stands in a file must not steer the terminal.
       writeFileSync(file, readFileSync(file, 'utf8').replaceAll('"target": "', '"target": "\\u001b[2J'));
       const tamed = await gmem(['report', 'merge', file]);
-      expect(tamed.stdout).toMatch(/^target +\?\[2Jmutant/);
+      expect(tamed.stdout).toMatch(/^target +\\u\{1b\}\[2Jmutant/);
     });
   });
 
@@ -273,6 +289,14 @@ describe('shrinking', () => {
       expect(stdout).toMatch(new RegExp(`^shrunk +from ${wanted.length + 5} to ${wanted.length} command`, 'm'));
       expect(readFileSync(short, 'utf8')).toMatch(/^# profile: .*\n# rule: .*\n# target: mutant:/m);
     });
+  });
+
+  test.concurrent('writes nothing but the program to standard output, where that is asked for', async () => {
+    const { status, stdout, stderr } = await gmem(['shrink', '-', '--target', mutant.target.name, '--output', '-'], {
+      input: VM,
+    });
+    expect({ status, stdout }).toEqual({ status: 0, stdout: '' });
+    expect(stderr).toContain('conforms: there is nothing to shrink');
   });
 
   test.concurrent('leaves a program alone that does not fail', async () => {

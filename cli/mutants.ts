@@ -7,7 +7,7 @@ import { UsageError } from './errors.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
 import { chooseSeed, maxCommandsOption, runsOption, seedOption } from './options.ts';
-import { assertWritable, COLORS, jsonText, say, writeResult } from './output.ts';
+import { assertWritable, COLORS, jsonText, say, tellBeside, writeResult } from './output.ts';
 import { VERSION } from './version.ts';
 
 interface MutantsOptions {
@@ -39,7 +39,7 @@ export const addMutants = (program: Command): Command =>
     .addOption(runsOption())
     .addOption(maxCommandsOption())
     .option('--only <id>', 'try this mutant alone')
-    .option('--json <file>', 'write the table there as well, with the programs')
+    .option('--json <file>', 'write the table there as well, with the programs; - for standard output')
     .addHelpText(
       'after',
       helpWith(['mutants --list', 'mutants --seed 1 --json mutants.json', 'mutants --only ID'], STATUS),
@@ -59,9 +59,10 @@ async function mutants(options: MutantsOptions): Promise<number> {
   const seed = chooseSeed(options.seed);
   const grades = await gradeMutants(chosen, { seed, runs, maxCommands });
   writeResult(json, jsonText(gradesJson(grades, { version: VERSION, seed, runs })));
-  say(`seed ${seed}, at most ${runs} programs for each mutant\n`);
-  say(printGrades(grades, COLORS));
-  say(`\n${printDetectionPower(grades, COLORS)}`);
+  const tell = tellBeside(json);
+  tell(`seed ${seed}, at most ${runs} programs for each mutant\n`);
+  tell(printGrades(grades, COLORS));
+  tell(`\n${printDetectionPower(grades, COLORS)}`);
   return grades.some(isSurprise) ? EXIT_STATUS.diverges : EXIT_STATUS.conforms;
 }
 

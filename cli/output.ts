@@ -21,9 +21,21 @@ export const warn = (text: string): void => {
   process.stderr.write(`${text}\n`);
 };
 
+/** In the place of a file. Whoever wants a result there wants nothing else there. */
+export const STANDARD_OUTPUT = '-';
+
+/** Says things to the reader, beside results that go to these files. */
+export const tellBeside = (...files: readonly (string | undefined)[]): ((text: string) => void) =>
+  files.includes(STANDARD_OUTPUT) ? warn : say;
+
 /** Asked before the work begins, so that no result is lost to a mistyped path. */
-export function assertWritable(file: string | undefined): void {
-  if (file === undefined) return;
+export function assertWritable(...files: readonly (string | undefined)[]): void {
+  if (files.filter((file) => file === STANDARD_OUTPUT).length > 1)
+    throw new UsageError('standard output takes one result: name files for the others');
+  for (const file of files) if (file !== undefined && file !== STANDARD_OUTPUT) assertFileWritable(file);
+}
+
+function assertFileWritable(file: string): void {
   try {
     if (!existsSync(file)) accessSync(dirname(file), constants.W_OK | constants.X_OK);
     else if (statSync(file).isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' });
@@ -36,6 +48,10 @@ export function assertWritable(file: string | undefined): void {
 /** Writes the file; where that fails after all, the text goes to the terminal. */
 export function writeResult(file: string | undefined, text: string): void {
   if (file === undefined) return;
+  if (file === STANDARD_OUTPUT) {
+    process.stdout.write(text);
+    return;
+  }
   try {
     writeFileSync(file, text);
   } catch (error) {

@@ -17,7 +17,7 @@ import {
   targetOption,
   type SubjectOptions,
 } from './options.ts';
-import { assertWritable, COLORS, say, warn, writeResult } from './output.ts';
+import { assertWritable, COLORS, tellBeside, writeResult } from './output.ts';
 import { reproducerOf } from './reproducer.ts';
 import { assertSavable, findingOn, saveOption, saveScenario, type SaveOptions } from './save.ts';
 
@@ -44,7 +44,7 @@ export const addReplay = (program: Command): Command =>
     .action(async (argument: string, options: ReplayOptions) => {
       const { c, save } = options;
       assertSavable(save);
-      if (c !== STANDARD_OUTPUT) assertWritable(c);
+      assertWritable(c);
       process.exitCode = await withProgram(argument, options, (loaded) => replay(loaded, options));
     });
 
@@ -52,11 +52,8 @@ interface ReplayOptions extends SubjectOptions, SaveOptions {
   readonly c?: string;
 }
 
-const STANDARD_OUTPUT = '-';
-
 async function replay(loaded: Loaded, { c, save }: ReplayOptions): Promise<number> {
-  // Whoever wants C on standard output wants nothing else there.
-  const tell = c === STANDARD_OUTPUT ? warn : say;
+  const tell = tellBeside(c);
   const reproducer = c === undefined ? undefined : reproducerOf(loaded);
   const { specification, target, program, modelHash: recorded } = loaded;
   tell(
@@ -67,10 +64,6 @@ async function replay(loaded: Loaded, { c, save }: ReplayOptions): Promise<numbe
   tell(printReplay({ specification, program, ...stepwise }, COLORS));
   if (save !== undefined && verdict.kind === 'diverges')
     tell(saveScenario(save, failureReport(loaded, unshrunk(verdict, program), stepwise), findingOn(loaded)));
-  if (reproducer !== undefined) {
-    const text = reproducer(verdict);
-    if (c === STANDARD_OUTPUT) process.stdout.write(text);
-    else writeResult(c, text);
-  }
+  if (reproducer !== undefined) writeResult(c, reproducer(verdict));
   return EXIT_STATUS[verdict.kind];
 }

@@ -7,10 +7,17 @@ import { MergeError, mergeReports, type NamedReport } from '../report/merge.ts';
 import { parseReport, ReportError } from '../report/read.ts';
 import { printRuns } from '../report/runs.ts';
 import { describe, printFailure, printReport, printSubject } from '../report/terminal.ts';
+import { printable } from '../report/text.ts';
 import { fileTrouble, UsageError } from './errors.ts';
-import { addFormatOptions, assertFormatsWritable, writeFormats, type FormatOptions } from './formats.ts';
+import {
+  addFormatOptions,
+  assertFormatsWritable,
+  tellBesideFormats,
+  writeFormats,
+  type FormatOptions,
+} from './formats.ts';
 import { helpWith } from './help.ts';
-import { COLORS, say } from './output.ts';
+import { COLORS } from './output.ts';
 
 export function addReport(program: Command): void {
   const report = program.command('report').summary('work with reports that `run --json` has written');
@@ -33,8 +40,9 @@ export function addReport(program: Command): void {
 
 function merge(files: readonly string[], options: FormatOptions): number {
   const report = merged(files);
+  const tell = tellBesideFormats(options);
   writeFormats(options, report);
-  show(report);
+  for (const text of shown(report)) tell(text);
   return EXIT_STATUS[report.verdict];
 }
 
@@ -56,16 +64,16 @@ function readText(file: string): string {
   }
 }
 
-function show(saved: Report): void {
+function shown(saved: Report): readonly string[] {
   const report = tame(saved);
-  say(printSubject({ ...report, target: describe({ ...report, name: report.target }) }));
-  say(printRuns(report, COLORS));
-  say(printReport(report, COLORS));
-  for (const each of report.failures) say(`\n${printFailure(each, report, COLORS)}`);
+  return [
+    printSubject({ ...report, target: describe({ ...report, name: report.target }) }),
+    printRuns(report, COLORS),
+    printReport(report, COLORS),
+    ...report.failures.map((each) => `\n${printFailure(each, report, COLORS)}`),
+  ];
 }
 
 /** What stands in a file must not steer a terminal. */
 const tame = (report: Report): Report =>
-  _.cloneDeepWith(report, (value: unknown) =>
-    typeof value === 'string' ? value.replace(/[^\P{Cc}\n]/gu, '?') : undefined,
-  ) as Report;
+  _.cloneDeepWith(report, (value: unknown) => (typeof value === 'string' ? printable(value) : undefined)) as Report;

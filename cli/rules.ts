@@ -6,7 +6,7 @@ import { rulesMarkdown } from '../report/rules-markdown.ts';
 import { printRules } from '../report/tables.ts';
 import { helpWith } from './help.ts';
 import { specify } from './options.ts';
-import { assertWritable, jsonText, say, TERMINAL_WIDTH, writeResult } from './output.ts';
+import { assertWritable, jsonText, tellBeside, TERMINAL_WIDTH, writeResult } from './output.ts';
 import { VERSION } from './version.ts';
 
 interface RulesOptions {
@@ -35,7 +35,7 @@ export const addRules = (program: Command): Command =>
     .addOption(
       new Option('--markdown', 'print docs/rules.md, which covers all profiles').conflicts(['profile', 'json']),
     )
-    .option('--json <file>', 'write the rules there as well')
+    .option('--json <file>', 'write the rules there as well; - for standard output')
     .addHelpText('after', helpWith(['rules --profile linux-6.18', 'rules --markdown > docs/rules.md'], STATUS))
     .action((options: RulesOptions) => {
       process.exitCode = rules(options);
@@ -49,6 +49,6 @@ function rules({ profile = DEFAULT_PROFILE, markdown, json }: RulesOptions): num
   assertWritable(json);
   const all = specify(profile).rules();
   writeResult(json, jsonText({ schema: RULES_SCHEMA, version: VERSION, modelHash: modelHash(), profile, rules: all }));
-  say(printRules(all, TERMINAL_WIDTH));
+  tellBeside(json)(printRules(all, TERMINAL_WIDTH));
   return EXIT_STATUS.conforms;
 }

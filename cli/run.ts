@@ -19,7 +19,13 @@ import {
   type DivergenceOptions,
 } from './divergences.ts';
 import { UsageError } from './errors.ts';
-import { addFormatOptions, assertFormatsWritable, writeFormats, type FormatOptions } from './formats.ts';
+import {
+  addFormatOptions,
+  assertFormatsWritable,
+  tellBesideFormats,
+  writeFormats,
+  type FormatOptions,
+} from './formats.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
 import { untilInterrupted } from './interrupt.ts';
@@ -42,7 +48,7 @@ import {
   type Subject,
   type SubjectOptions,
 } from './options.ts';
-import { COLORS, say, showProgress } from './output.ts';
+import { COLORS, showProgress } from './output.ts';
 import { assertSavable, findingOn, saveOption, saveScenario, type SaveOptions } from './save.ts';
 import { VERSION } from './version.ts';
 
@@ -101,6 +107,7 @@ export const addRun = (program: Command): Command =>
         'run --target mutant:ID --seed 42 --save found.gmem',
         'run --profile linux-6.18 --runs 20000 --json report.json',
         'run --seed 42 --time 10m --shard 2/4 --json shard-2.json',
+        'run --junit report.xml --github -',
       ]),
     )
     .action(async (options: RunOptions) => {
@@ -112,17 +119,18 @@ export const addRun = (program: Command): Command =>
     });
 
 async function run(subject: Subject, options: RunOptions, signal: AbortSignal): Promise<number> {
+  const tell = tellBesideFormats(options);
   const asked = { seed: chooseSeed(options.seed), runs: programsOf(options) };
   const { target, specification } = subject;
   const profile = specification.config.profile.id;
   // Before anything is said: the file may be wrong.
   const file = loadDivergences(target, options);
-  say(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
+  tell(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
-  say(field('seed', `${asked.seed}`));
+  tell(field('seed', `${asked.seed}`));
   const { shard, time, maxCommands, timeLimit, sameRule, updateDivergences: update = false } = options;
   if (shard !== undefined)
-    say(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked.seed)}`));
+    tell(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked.seed)}`));
   const timeLimitMs = timeLimit * 1000;
   const share = shard === undefined ? asked : shareOf(shard, asked);
   const campaign = await runShown(subject, {
@@ -139,13 +147,14 @@ async function run(subject: Subject, options: RunOptions, signal: AbortSignal): 
   const rerun = failure && (await runStepwise({ ...subject, timeLimitMs }, failure.program));
   const report = reportOf(campaign, { ...subject, seed: asked.seed, shard, version: VERSION, rerun });
   writeFormats(options, report);
-  say(printReport(report, COLORS));
+  tell(printReport(report, COLORS));
   for (const each of report.failures) {
-    say(`\n${printFailure(each, report, COLORS)}`);
-    if (options.save !== undefined) say(saveScenario(options.save, each, { ...findingOn(subject), seed: share.seed }));
+    tell(`\n${printFailure(each, report, COLORS)}`);
+    if (options.save !== undefined) tell(saveScenario(options.save, each, { ...findingOn(subject), seed: share.seed }));
   }
-  if (update && file !== undefined) say(`\n${updateDivergences(file, campaign.known)}`);
-  if (options.grade === true && campaign.verdict !== 'inconclusive') await showGrade(asked.seed, maxCommands, signal);
+  if (update && file !== undefined) tell(`\n${updateDivergences(file, campaign.known)}`);
+  if (options.grade === true && campaign.verdict !== 'inconclusive')
+    tell(`\n${await grade(asked.seed, maxCommands, signal)}`);
   return EXIT_STATUS[campaign.verdict];
 }
 
@@ -192,9 +201,11 @@ async function runShown({ specification, target }: Subject, options: CampaignOpt
   }
 }
 
-async function showGrade(seed: number, maxCommands: number, signal: AbortSignal): Promise<void> {
+async function grade(seed: number, maxCommands: number, signal: AbortSignal): Promise<string> {
   const grades = await gradeMutants(MUTANTS, { seed, runs: GRADE_RUNS, maxCommands, shrinkBudget: 0, signal });
-  say(`\n${printDetectionPower(grades, COLORS)}`);
-  if (signal.aborted)
-    say(`interrupted before ${plural(MUTANTS.length - grades.length, 'mutant')} of ${MUTANTS.length}`);
+  const missing = plural(MUTANTS.length - grades.length, 'mutant');
+  return [
+    printDetectionPower(grades, COLORS),
+    ...(signal.aborted ? [`interrupted before ${missing} of ${MUTANTS.length}`] : []),
+  ].join('\n');
 }

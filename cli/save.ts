@@ -9,7 +9,7 @@ import { scenarioName, scenarioOf, type Finding } from '../report/scenario.ts';
 import { field } from '../report/text.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import type { Subject } from './options.ts';
-import { assertWritable, writeResult } from './output.ts';
+import { assertWritable, STANDARD_OUTPUT, writeResult } from './output.ts';
 
 export interface SaveOptions {
   /** A file, or a folder, in which the file gets a name of its own. */
@@ -23,6 +23,8 @@ const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: fal
 
 /** Asked before the work begins, so that no result is lost to a mistyped path. */
 export function assertSavable(path: string | undefined): void {
+  if (path === STANDARD_OUTPUT)
+    throw new UsageError('--save takes a file or a folder; `shrink --output -` writes to standard output');
   if (path === undefined || !isFolder(path)) {
     assertWritable(path);
     return;

@@ -42,7 +42,7 @@ import {
   type Subject,
   type SubjectOptions,
 } from './options.ts';
-import { assertWritable, COLORS, jsonText, say, TERMINAL_WIDTH, writeResult } from './output.ts';
+import { assertWritable, COLORS, jsonText, say, tellBeside, TERMINAL_WIDTH, writeResult } from './output.ts';
 import { findingOn } from './save.ts';
 import { VERSION } from './version.ts';
 
@@ -78,7 +78,7 @@ export const addScenario = (program: Command): Command =>
     .addOption(
       new Option(
         '--json <file>',
-        'write the results there as well (docs/scenarios.schema.json describes them)',
+        'write the results there as well (docs/scenarios.schema.json describes them); - for standard output',
       ).conflicts('list'),
     )
     .addHelpText(
@@ -142,13 +142,14 @@ function likeness(one: string, other: string): number {
 }
 
 async function runAll(scenarios: readonly Scenario[], { target }: Subject, options: ScenarioOptions): Promise<number> {
+  const tell = tellBeside(options.json);
   const judged = judging(target, options);
-  say(`${field('target', describe(target))}\n${field('model', modelHash())}\n`);
+  tell(`${field('target', describe(target))}\n${field('model', modelHash())}\n`);
   const width = Math.max(...scenarios.map(({ name }) => name.length));
   const results: ScenarioResult[] = [];
   for (const scenario of scenarios) {
     const result = await runOne(scenario, judged(options.profile ?? scenario.header.profile), options);
-    say(printScenarioLine(result, width, COLORS));
+    tell(printScenarioLine(result, width, COLORS));
     results.push(result);
   }
   const report: ScenariosReport = {
@@ -161,7 +162,7 @@ async function runAll(scenarios: readonly Scenario[], { target }: Subject, optio
     scenarios: results,
   };
   writeResult(options.json, jsonText(report));
-  say(`\n${printScenarios(report, (profile) => findingOn(judged(profile)), COLORS)}`);
+  tell(`\n${printScenarios(report, (profile) => findingOn(judged(profile)), COLORS)}`);
   return EXIT_STATUS[report.verdict];
 }
 

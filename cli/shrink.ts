@@ -21,7 +21,7 @@ import {
   targetOption,
   type SubjectOptions,
 } from './options.ts';
-import { assertWritable, COLORS, say, writeResult } from './output.ts';
+import { assertWritable, COLORS, tellBeside, writeResult } from './output.ts';
 import { findingOn } from './save.ts';
 
 interface ShrinkOptions extends SubjectOptions {
@@ -44,7 +44,7 @@ export const addShrink = (program: Command): Command =>
     .addOption(modulesOption())
     .addOption(appendOption())
     .addOption(sameRuleOption())
-    .option('--output <file>', 'write the shrunk program there as well, as a scenario')
+    .option('--output <file>', 'write the shrunk program there as well, as a scenario; - for standard output')
     .addHelpText(
       'after',
       helpWith(['shrink recorded.gmem', 'shrink recorded.gmem --target simulator --output short.gmem']),
@@ -55,20 +55,22 @@ export const addShrink = (program: Command): Command =>
     });
 
 async function shrink(loaded: Loaded, options: ShrinkOptions): Promise<number> {
+  const tell = tellBeside(options.output);
   const { specification, target, program, modelHash: recorded } = loaded;
-  say(
+  tell(
     `${printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
   );
   const verdict = await judge(loaded, program);
-  await match(verdict)
-    .with({ kind: 'conforms' }, () => say('conforms: there is nothing to shrink'))
-    .with({ kind: 'inconclusive' }, ({ reason }) => say(`inconclusive: ${reason}`))
+  const result = await match(verdict)
+    .with({ kind: 'conforms' }, () => 'conforms: there is nothing to shrink')
+    .with({ kind: 'inconclusive' }, ({ reason }) => `inconclusive: ${reason}`)
     .with({ kind: 'diverges' }, (divergence) => shrinkFailing(loaded, divergence, options))
     .exhaustive();
+  tell(result);
   return EXIT_STATUS[verdict.kind];
 }
 
-async function shrinkFailing(loaded: Loaded, first: Divergence, { output, sameRule }: ShrinkOptions): Promise<void> {
+async function shrinkFailing(loaded: Loaded, first: Divergence, { output, sameRule }: ShrinkOptions): Promise<string> {
   const { specification, program: original } = loaded;
   const failure = await shrinkFailure(loaded, original, first, { sameRule }, (program, _counts, fails, signal) =>
     shrinkProgram(specification, program, fails, { signal }),
@@ -76,5 +78,5 @@ async function shrinkFailing(loaded: Loaded, first: Divergence, { output, sameRu
   const report = failureReport(loaded, failure, await runStepwise(loaded, failure.program));
   const finding = findingOn(loaded);
   writeResult(output, scenarioOf(report, finding));
-  say(printFailure(report, finding, COLORS));
+  return printFailure(report, finding, COLORS);
 }

@@ -1,5 +1,9 @@
 /** The formats that a report can be written in, each from the report alone. */
+import { printGithub } from './github.ts';
+import { printJunit } from './junit.ts';
 import type { Report } from './json.ts';
+import { printKtap } from './ktap.ts';
+import { printMarkdown } from './markdown.ts';
 
 export interface Format {
   /** Of the option that asks for it: `--json`. */
@@ -15,6 +19,18 @@ export const FORMATS = [
     name: 'json',
     summary: 'write the whole report there, as JSON (docs/report.schema.json describes it)',
     print: (report) => `${JSON.stringify(report, null, 2)}\n`,
+  },
+  { name: 'junit', summary: 'write JUnit XML there, for the test pages of CI systems', print: printJunit },
+  { name: 'ktap', summary: 'write KTAP there, which the CI of the kernel reads', print: printKtap },
+  {
+    name: 'github',
+    summary: 'write workflow commands there, which GitHub Actions shows as annotations',
+    print: printGithub,
+  },
+  {
+    name: 'markdown',
+    summary: 'write a summary in Markdown there, for $GITHUB_STEP_SUMMARY and mails',
+    print: printMarkdown,
   },
 ] as const satisfies readonly Format[];
 

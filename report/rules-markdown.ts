@@ -5,6 +5,7 @@ import { ALL_INVARIANTS } from '../conformance/invariants.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, printCondition, PROFILES } from '../model/core/profile.ts';
 import { argumentsOf, rulesOf, type AnyTransition, type Rule } from '../model/core/specification.ts';
+import { code, table } from './markdown-text.ts';
 
 const HEADER = `# Rules
 
@@ -14,16 +15,6 @@ Every command of the specification with its rules. The rules of a command are tr
 whose condition holds decides. A rule without an entry under "holds" belongs to every profile; a rule that stands in
 several places or with several results has one row for each.
 `;
-
-const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('\n', ' ');
-
-/** A table in Markdown. */
-export function table(heading: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
-  return [line(heading), line(heading.map(() => '---')), ...rows.map(line)].join('\n');
-}
-
-export const code = (text: string): string => `\`${text}\``;
 
 /** What the rule answers; an error or a short answer is set as code, a sentence as text. */
 const result = ({ kind, result: text }: Rule): string => (kind === 'unmodelled' ? `unmodelled: ${text}` : code(text));

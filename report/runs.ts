@@ -23,7 +23,7 @@ export function printRuns({ runs }: Report, colors: Colors): string {
   return [
     field('runs', what),
     ...aligned(shortened(notable.map((run) => [printRun(run), ending(run)]))),
-    ...group(colors.yellow('missing:'), shortened(missing(runs).map((run) => [printRun(run), '']))),
+    ...group(colors.yellow('missing:'), shortened(missingRuns(runs).map((run) => [printRun(run), '']))),
   ].join('\n');
 }
 
@@ -31,7 +31,7 @@ const shortened = (rows: readonly Row[]): readonly Row[] =>
   rows.length <= SHOWN ? rows : [...rows.slice(0, SHOWN), [`and ${plural(rows.length - SHOWN, 'more run')}`, '']];
 
 /** Shards of which nothing is here, although others of the same run are. */
-const missing = (runs: readonly RunReport[]): readonly RunName[] =>
+export const missingRuns = (runs: readonly RunReport[]): readonly RunName[] =>
   Object.values(_.groupBy(runs, 'seed')).flatMap((shards) => {
     const { seed, shard: { count } = { count: 0 } } = shards[0] as RunReport;
     return _.range(1, count + 1)

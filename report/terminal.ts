@@ -5,7 +5,7 @@ import { isUnexplained } from '../conformance/divergences.ts';
 import type { InvariantSentence } from '../conformance/invariants.ts';
 import type { Rule } from '../model/core/specification.ts';
 import type { Colors } from './colors.ts';
-import type { FailureReport, Report } from './json.ts';
+import type { FailureReport, InvariantReport, Report } from './json.ts';
 import { aligned, field, group, plural, shellWord, type Row } from './text.ts';
 import { printWitness } from './witness.ts';
 
@@ -50,12 +50,20 @@ export const printReport = (report: Report, colors: Colors): string =>
     ...printSkipped(report),
   ].join('\n');
 
-function printVerdict({ verdict, runs }: Report, colors: Colors): readonly string[] {
-  const [programs, commands, durationMs] = [
-    _.sumBy(runs, 'programs'),
-    _.sumBy(runs, 'commands'),
-    _.sumBy(runs, 'durationMs'),
-  ];
+/** How much was done in all runs, and how much of the specification that came to. */
+export const countsOf = ({ runs, rules, invariants }: Report) => ({
+  programs: _.sumBy(runs, 'programs'),
+  commands: _.sumBy(runs, 'commands'),
+  durationMs: _.sumBy(runs, 'durationMs'),
+  rules: rules.length,
+  exercised: rules.filter(({ hits }) => hits > 0).length,
+  invariants: invariants.length,
+  held: invariants.filter(({ status }) => status === 'held').length,
+});
+
+function printVerdict(report: Report, colors: Colors): readonly string[] {
+  const { verdict, runs } = report;
+  const { programs, commands, durationMs } = countsOf(report);
   const perSecond = (count: number): string => `${Math.round((count * 1000) / Math.max(durationMs, 1))}`;
   const timedOut = runs.some(({ stopped }) => stopped === 'time');
   const reason = runs.find((run) => run.reason !== undefined)?.reason;
@@ -77,11 +85,12 @@ function printVerdict({ verdict, runs }: Report, colors: Colors): readonly strin
   ];
 }
 
-function printRuleCoverage({ rules }: Report): readonly string[] {
-  const [exercised, missing] = _.partition(rules, ({ hits }) => hits > 0);
+function printRuleCoverage(report: Report): readonly string[] {
+  const { exercised, rules } = countsOf(report);
+  const missing = report.rules.filter(({ hits }) => hits === 0);
   const [unreachable, unreached] = _.partition(missing, ({ outOfReach }) => outOfReach !== undefined);
   return [
-    field('rules', `exercised ${exercised.length} of ${rules.length}`),
+    field('rules', `exercised ${exercised} of ${rules}`),
     ...group(
       'cannot be reached here:',
       unreachable.map(({ id, outOfReach }): Row => [id, outOfReach ?? '']),
@@ -93,26 +102,30 @@ function printRuleCoverage({ rules }: Report): readonly string[] {
   ];
 }
 
-function printInvariants({ invariants }: Report, colors: Colors): readonly string[] {
-  const held = invariants.filter(({ status }) => status === 'held');
+function printInvariants(report: Report, colors: Colors): readonly string[] {
+  const { held, invariants } = countsOf(report);
   return [
-    field('invariants', `held ${held.length} of ${invariants.length}`),
+    field('invariants', `held ${held} of ${invariants}`),
     ...aligned(
-      invariants.map(({ id, status, checks, unseen = [] }): Row => [
-        id,
-        match(status)
-          .with('held', () => `held ${plural(checks, 'time')}${withoutParts(unseen)}`)
-          .with('broken', () => colors.red('broken'))
-          .with('not-observable', () => 'not observable on this target')
-          .with('not-evaluated', () => 'never evaluated in this run')
-          .exhaustive(),
-      ]),
+      report.invariants.map((invariant): Row => {
+        const text = invariantText(invariant);
+        return [invariant.id, invariant.status === 'broken' ? colors.red(text) : text];
+      }),
     ),
   ];
 }
 
 const withoutParts = (unseen: readonly string[]): string =>
   unseen.length === 0 ? '' : `, as far as can be seen without ${unseen.join(', ')}`;
+
+/** What became of an invariant, in words. */
+export const invariantText = ({ status, checks, unseen = [] }: InvariantReport): string =>
+  match(status)
+    .with('held', () => `held ${plural(checks, 'time')}${withoutParts(unseen)}`)
+    .with('broken', () => 'broken')
+    .with('not-observable', () => 'not observable on this target')
+    .with('not-evaluated', () => 'never evaluated in this run')
+    .exhaustive();
 
 /** Rules shown by name; the others are in the JSON report. */
 const UNMODELLED_SHOWN = 10;

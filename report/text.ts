@@ -19,3 +19,16 @@ export const group = (title: string, rows: readonly Row[]): readonly string[] =>
 /** The word as a POSIX shell reads it back. */
 export const shellWord = (word: string): string =>
   /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+
+/**
+ * The text with everything made visible that steers a terminal, ends a line, turns the direction of writing or is no
+ * character at all. XML, for one, has no way to write some of these.
+ */
+export const printable = (text: string): string =>
+  text.replace(
+    /(?![\n\t])[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Bidi_Control}\p{Noncharacter_Code_Point}]/gu,
+    (character) => `\\u{${(character.codePointAt(0) as number).toString(16)}}`,
+  );
+
+/** The text where a format has room for one line. */
+export const oneLine = (text: string): string => printable(text).replace(/\s+/g, ' ').trim();

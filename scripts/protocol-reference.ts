@@ -17,7 +17,7 @@ import {
 import type { Domain, FreshDomain } from '../model/core/domain.ts';
 import { FULL_MACHINE, printCondition, PROFILES } from '../model/core/profile.ts';
 import { argumentsOf, type AnyTransition } from '../model/core/specification.ts';
-import { code, table } from '../report/rules-markdown.ts';
+import { code, table } from '../report/markdown-text.ts';
 
 export const requestSchema = (): object => z.toJSONSchema(Request, { io: 'input' });
 export const answerSchema = (): object => z.toJSONSchema(Answer, { io: 'input' });
