@@ -116,7 +116,7 @@ describe('a file of known divergences', () => {
     await inFolder((folder) => {
       const divergences = join(folder, 'known.json');
       expect(() => loadDivergences(target, { divergences })).toThrow(
-        /cannot read .*: no such file or directory; --update-/,
+        /cannot read .*: no such file or directory; name a file .* or none with --no-divergences$/,
       );
       expect(loadDivergences(target, { divergences, updateDivergences: true })?.entries).toEqual([]);
       writeFileSync(divergences, JSON.stringify([ENTRY]));

@@ -77,7 +77,9 @@ function readText(path: string, shown: string, mayBeMissing: boolean): string {
     return readFileSync(path, 'utf8');
   } catch (error) {
     if (mayBeMissing && (error as NodeJS.ErrnoException).code === 'ENOENT') return '[]';
-    throw new UsageError(`cannot read '${shown}': ${fileTrouble(error)}; --update-divergences creates the file`);
+    throw new UsageError(
+      `cannot read '${shown}': ${fileTrouble(error)}; name a file of known divergences, or none with --no-divergences`,
+    );
   }
 }
 

@@ -32,6 +32,13 @@ describe('a target on the command line', () => {
     expect(told).toEqual(['used reference', 'closed']);
   });
 
+  it('is given the time that was asked for', async () => {
+    await withTarget(referenceTarget(), async (using) => {
+      expect(await using({ timeLimit: 7 }, async ({ timeLimitMs }) => timeLimitMs)).toBe(7000);
+      expect(await using({}, async ({ timeLimitMs }) => timeLimitMs)).toBe(60_000);
+    });
+  });
+
   it('is closed where using it fails, or the profile is wrong', async () => {
     const close = jest.fn(async () => undefined);
     await withTarget({ ...referenceTarget(), close }, async (using) => {

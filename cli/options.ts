@@ -122,16 +122,19 @@ export function specify(profile: string, machine: Machine = FULL_MACHINE): Speci
 export interface Subject {
   readonly target: Target;
   readonly specification: Specification;
+  /** How long the target may take for one program. */
+  readonly timeLimitMs: number;
 }
 
 /** Opens the target, gives it with the rules that it is held against, and closes it when all is done. */
 export async function withSubject<T>(options: SubjectOptions, use: (subject: Subject) => Promise<T>): Promise<T> {
-  const { target: name = DEFAULT_TARGET, profile } = options;
+  const { target: name = DEFAULT_TARGET, profile, timeLimit = DEFAULT_TIME_LIMIT_MS / 1000 } = options;
   assertFitting(name, options);
   const target = await openTarget(name, options);
   try {
     const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? target.profile?.id ?? DEFAULT_PROFILE;
-    return await use({ target, specification: specify(profile ?? usual, target.machine) });
+    const specification = specify(profile ?? usual, target.machine);
+    return await use({ target, specification, timeLimitMs: timeLimit * 1000 });
   } finally {
     await target.close?.();
   }
@@ -149,4 +152,6 @@ function assertFitting(name: string, { kernel, modules, append }: SubjectOptions
 export interface SubjectOptions extends TargetOptions {
   readonly target?: string | undefined;
   readonly profile?: string | undefined;
+  /** In seconds. */
+  readonly timeLimit?: number | undefined;
 }

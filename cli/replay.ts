@@ -15,6 +15,7 @@ import {
   modulesOption,
   profileOption,
   targetOption,
+  timeLimitOption,
   type SubjectOptions,
 } from './options.ts';
 import { assertWritable, COLORS, tellBeside, writeResult } from './output.ts';
@@ -35,6 +36,7 @@ export const addReplay = (program: Command): Command =>
     .addOption(kernelOption())
     .addOption(modulesOption())
     .addOption(appendOption())
+    .addOption(timeLimitOption())
     .addOption(saveOption())
     .option('--c <file>', 'write a C program there as well that does the same on a kernel; - for standard output')
     .addHelpText(

@@ -121,17 +121,16 @@ export const addRun = (program: Command): Command =>
 async function run(subject: Subject, options: RunOptions, signal: AbortSignal): Promise<number> {
   const tell = tellBesideFormats(options);
   const asked = { seed: chooseSeed(options.seed), runs: programsOf(options) };
-  const { target, specification } = subject;
+  const { target, specification, timeLimitMs } = subject;
   const profile = specification.config.profile.id;
   // Before anything is said: the file may be wrong.
   const file = loadDivergences(target, options);
   tell(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   tell(field('seed', `${asked.seed}`));
-  const { shard, time, maxCommands, timeLimit, sameRule, updateDivergences: update = false } = options;
+  const { shard, time, maxCommands, sameRule, updateDivergences: update = false } = options;
   if (shard !== undefined)
     tell(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked.seed)}`));
-  const timeLimitMs = timeLimit * 1000;
   const share = shard === undefined ? asked : shareOf(shard, asked);
   const campaign = await runShown(subject, {
     ...share,
@@ -144,7 +143,7 @@ async function run(subject: Subject, options: RunOptions, signal: AbortSignal): 
     signal,
   });
   const { failure } = campaign;
-  const rerun = failure && (await runStepwise({ ...subject, timeLimitMs }, failure.program));
+  const rerun = failure && (await runStepwise(subject, failure.program));
   const report = reportOf(campaign, { ...subject, seed: asked.seed, shard, version: VERSION, rerun });
   writeFormats(options, report);
   tell(printReport(report, COLORS));

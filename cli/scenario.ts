@@ -168,7 +168,6 @@ async function runAll(scenarios: readonly Scenario[], { target }: Subject, optio
 
 /** A target under the rules of one profile, and what is known of it there. */
 interface Judging extends Subject {
-  readonly timeLimitMs: number;
   /** Asked only where a scenario diverges: it runs the witness of every entry. */
   readonly known: () => Promise<Known>;
 }

@@ -19,6 +19,7 @@ import {
   profileOption,
   sameRuleOption,
   targetOption,
+  timeLimitOption,
   type SubjectOptions,
 } from './options.ts';
 import { assertWritable, COLORS, tellBeside, writeResult } from './output.ts';
@@ -43,6 +44,7 @@ export const addShrink = (program: Command): Command =>
     .addOption(kernelOption())
     .addOption(modulesOption())
     .addOption(appendOption())
+    .addOption(timeLimitOption())
     .addOption(sameRuleOption())
     .option('--output <file>', 'write the shrunk program there as well, as a scenario; - for standard output')
     .addHelpText(

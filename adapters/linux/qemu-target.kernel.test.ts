@@ -19,10 +19,11 @@ import { AT_FDCWD, O_RDWR, SYS, WORD } from './uapi.ts';
 const PROGRAM = `
   vm.create vm=vm0 dev=kvm type=0
   gmem.create file=file0 vm=vm0 size=0x1000 flags=0 reserved=0
+  file.stat fd=file0 field=size
   file.io fd=file0 op=write offset=0
   gmem.create file=file1 vm=vm0 size=0x1000 flags=0 reserved=0`;
 /** The command that is another when the kernel is provoked, by its index. */
-const FILE_IO = 2;
+const FILE_IO = 3;
 
 const call = (number: number, ...args: readonly Operand[]): CallStep => ({ kind: 'call', number, args });
 const result = (step: number): Operand => ({ kind: 'result', step, plus: 0n });
@@ -95,7 +96,7 @@ async function boot({ image, modules }: Kernel, lowering: typeof lower, programM
 }
 type Check = () => Promise<ProgramVerdict>;
 
-const CONFORMS = { kind: 'conforms', commands: 4 };
+const CONFORMS = { kind: 'conforms', commands: 5 };
 const crash = (message: RegExp) => ({
   kind: 'diverges',
   at: FILE_IO,
@@ -123,7 +124,7 @@ qemuSuite('debian', (kernel) => {
     const check = await boot(kernel, spoiled(suicide, 1));
     expect(await check()).toEqual({
       kind: 'inconclusive',
-      reason: expect.stringMatching(/killed by SIGKILL.*; once more: .*killed by SIGKILL.*, at command 3, file\.io$/s),
+      reason: expect.stringMatching(/killed by SIGKILL.*; once more: .*killed by SIGKILL.*, at command 4, file\.io$/s),
     });
     expect(await check()).toEqual(CONFORMS);
   });
@@ -146,7 +147,7 @@ qemuSuite('built', (kernel) => {
     const check = await boot(kernel, spoiled(lkdtm('HARDLOCKUP'), 1), 2000);
     expect(await check()).toEqual({
       kind: 'inconclusive',
-      reason: expect.stringMatching(/not ended the program in 2000 ms; once more: .* 2000 ms, at command 3, file\.io$/),
+      reason: expect.stringMatching(/not ended the program in 2000 ms; once more: .* 2000 ms, at command 4, file\.io$/),
     });
     expect(await check()).toEqual(CONFORMS);
     expect(machines()).toHaveLength(1);

@@ -73,6 +73,14 @@ describe('a touch of host memory', () => {
   });
 });
 
+test.each<Reading>([
+  { kind: 'field', step: 0, output: 0, outOf: 4096n },
+  { kind: 'guest', step: 0, exit: 0, doorbell: DOORBELL, loads: true },
+  { kind: 'host', step: 0, mapped: 0, loaded: 0 },
+])('a success whose output did not come back, of kind $kind', (reading) => {
+  expect(observe(reading, { results: [0n], outputs: [] })).toEqual({ kind: 'ok' });
+});
+
 interface Exit {
   readonly reason: bigint;
   readonly at32?: bigint;

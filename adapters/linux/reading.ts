@@ -32,6 +32,7 @@ export type Reading =
 const MAX_ERRNO = 4095n;
 const ENOMEM = 12n;
 
+/** Where the agent died on the way, no output came back: then it is known that a command succeeded, and not with what. */
 export function observe(reading: Reading, results: CallResults): Observation {
   const result = results.results[reading.step] ?? 0n;
   const outcome: Observation =
@@ -54,16 +55,18 @@ export function observe(reading: Reading, results: CallResults): Observation {
 const ok = (value: bigint | undefined): Observation =>
   value === undefined ? { kind: 'ok' } : { kind: 'ok', value: BigInt.asUintN(64, value) };
 
-const left = (outOf: bigint | undefined, value: bigint): bigint => (outOf === undefined ? value : outOf - value);
+const left = (outOf: bigint | undefined, value: bigint | undefined): bigint | undefined =>
+  outOf === undefined || value === undefined ? value : outOf - value;
 
-function viewOf({ outputs }: CallResults, output: Index): DataView {
-  const bytes = outputs[output] ?? new Uint8Array();
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+function viewOf({ outputs }: CallResults, output: Index): DataView | undefined {
+  const bytes = outputs[output];
+  return bytes && new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 /** An output of four or eight bytes. */
-function wordOf(results: CallResults, output: Index): bigint {
+function wordOf(results: CallResults, output: Index): bigint | undefined {
   const view = viewOf(results, output);
+  if (view === undefined) return undefined;
   return view.byteLength === 4 ? BigInt(view.getUint32(0, true)) : view.getBigUint64(0, true);
 }
 
@@ -71,7 +74,8 @@ const wordOrNothing = (results: CallResults, output: Index | undefined): bigint 
   output === undefined ? undefined : wordOf(results, output);
 
 /** What came of KVM_RUN that returned `result`, with the head of struct kvm_run as it was left. */
-function observeExit(result: Observation, exit: DataView, { doorbell, loads }: GuestReading): Observation {
+function observeExit(result: Observation, exit: DataView | undefined, { doorbell, loads }: GuestReading): Observation {
+  if (exit === undefined) return result;
   const reason = BigInt(exit.getUint32(RUN.exitReason, true));
   if (result.kind === 'errno')
     return reason === EXIT.MEMORY_FAULT && (result.errno === 'EFAULT' || result.errno === 'EHWPOISON')

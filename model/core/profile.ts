@@ -32,7 +32,7 @@ export const PROFILES: readonly Profile[] = [
     title: 'Linux 6.18: guest_memfd with mmap',
     release: [6, 18, 0],
     features: [],
-    source: `the running 6.18 kernel, between ${LINUX_SOURCE} of 6.12.95 and 7.2.12`,
+    source: `${LINUX_SOURCE} of 6.12.95 and 7.2.12, tried on a running 6.18.44`,
   },
   {
     id: 'linux-7.2',

@@ -107,10 +107,9 @@ export class Specification {
 }
 
 function diverted(guard: Guard<Args>, args: Args, state: State, mayAlso: readonly Errno[]): Step {
-  if ('errno' in guard) return { rule: guard.id, outcome: fails(guard.errno), mayAlso, state };
   if ('unmodelled' in guard) return { rule: guard.id, outcome: ok(), mayAlso, state, unmodelled: guard.unmodelled };
-  const left = guard.leaves === undefined ? state : guard.leaves(args, state);
-  return { rule: guard.id, outcome: guard.outcome(args, state), mayAlso, state: left };
+  const outcome = 'errno' in guard ? fails(guard.errno) : guard.outcome(args, state);
+  return { rule: guard.id, outcome, mayAlso, state: guard.leaves === undefined ? state : guard.leaves(args, state) };
 }
 
 function acceptanceOf(transition: AnyTransition, args: Args, state: State): Acceptance<Args> {

@@ -41,19 +41,21 @@ interface RowBase<A> {
   violate?(args: A, state: State, random: Random): A | undefined;
 }
 
-/** A row that refuses the command. The state stays as it is. */
-export interface Refusal<A> extends RowBase<A> {
+/** A row that ends the command without success. Nothing that can be seen changes. */
+interface EndingRow<A> extends RowBase<A> {
+  /** What the kernel remembers of it all the same. */
+  leaves?(args: A, state: State): State;
+}
+
+/** A row that refuses the command. */
+export interface Refusal<A> extends EndingRow<A> {
   readonly errno: Errno;
 }
 
-/**
- * A row that ends the command in something other than an error number: a VM exit or a signal. Nothing that can be seen
- * changes; `leaves` is for what the kernel remembers of it.
- */
-export interface Diversion<A> extends RowBase<A> {
+/** A row that ends the command in something other than an error number: a VM exit or a signal. */
+export interface Diversion<A> extends EndingRow<A> {
   readonly result: string;
   outcome(args: A, state: State): Outcome;
-  leaves?(args: A, state: State): State;
 }
 
 /** A row that says where the specification takes no position. */

@@ -17,9 +17,13 @@ function lastRule(...lines: readonly string[]): string | undefined {
 }
 
 describe('a frame without a slot', () => {
-  const load = 'guest.load vcpu=vcpu0 gpa=0';
+  const load = 'guest.load vcpu=vcpu0 gpa=0x2000';
   const other = 'guest.load vcpu=vcpu0 gpa=0x1000';
-  const make = (attributes: number) => `attributes.set vm=vm0 address=0 size=0x1000 attributes=${attributes} flags=0`;
+  const prefault = 'vcpu.prefault vcpu=vcpu0 gpa=0x2000 size=0x1000 flags=0';
+  const below = 'slot.set vm=vm0 api=v2 slot=1 flags=0 gpa=0 size=0x2000 hva=arena gmem=none offset=0';
+  const intoIt = 'vcpu.prefault vcpu=vcpu0 gpa=0 size=0x4000 flags=0';
+  const make = (attributes: number) =>
+    `attributes.set vm=vm0 address=0x2000 size=0x1000 attributes=${attributes} flags=0`;
   const slot = 'slot.set vm=vm0 api=v2 slot=0 flags=0 gpa=0x10000 size=0x1000 hva=arena gmem=none offset=0';
 
   it.each([
@@ -27,6 +31,9 @@ describe('a frame without a slot', () => {
     ['is MMIO again', [load, load], 'guest.load/no-slot'],
     ['is a fault where it is private', [make(8), load], 'guest.load/private-without-slot'],
     ['is not spoken of where it was MMIO and became private', [load, make(8), load], 'guest.load/mmio-remembered'],
+    ['is not spoken of where it was pre-faulted as MMIO', [prefault, make(8), load], 'guest.load/mmio-remembered'],
+    ['is not spoken of where a pre-fault ended', [below, intoIt, make(8), load], 'guest.load/mmio-remembered'],
+    ['is a fault where it was pre-faulted as private', [make(8), prefault, load], 'guest.load/private-without-slot'],
     ['is spoken of where another one was MMIO', [other, make(8), load], 'guest.load/private-without-slot'],
     ['is spoken of once a slot has changed', [load, slot, make(8), load], 'guest.load/private-without-slot'],
     ['is MMIO where it became private and shared again', [load, make(8), make(0), load], 'guest.load/no-slot'],

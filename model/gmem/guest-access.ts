@@ -3,8 +3,8 @@ import { fd, u64 } from '../core/domain.ts';
 import { rememberLast } from '../core/memo.ts';
 import type { Errno, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
-import { add, clip, has } from '../core/ranges.ts';
-import { known, withVm, type Inode, type Label, type State } from '../core/state.ts';
+import { clip, has } from '../core/ranges.ts';
+import { known, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
 import { hostMayTouch, isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
@@ -16,6 +16,7 @@ import {
   isPrivateGfn,
   limitsOf,
   mapGfns,
+  rememberMmio,
   resolveGfn,
   vmOfVcpu,
   winsOverHost,
@@ -108,8 +109,9 @@ const addressRows = <A extends Access>(command: string, write: boolean): readonl
     id: `${command}/mmio-remembered`,
     unreachable: withoutPrivateMemory,
     unmodelled: 'whether KVM remembers MMIO is up to the machine, and it looks there before it looks at the attribute',
-    when: 'the frame is private, no slot shows it, and the guest has touched it as MMIO since slots last changed',
-    source: 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault(), handle_mmio_page_fault(), check_mmio_spte()',
+    when: 'the frame is private, no slot shows it, and it was touched or pre-faulted as MMIO since slots last changed',
+    source:
+      'arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault(), handle_mmio_page_fault(), check_mmio_spte(), kvm_tdp_page_prefault()',
     violated: (args, state) =>
       resolve(args, state) === 'private-without-slot' &&
       has(known(state.vms, vmOfVcpu(state, args.vcpu)).mmio, gfnAt(args.gpa)),
@@ -129,11 +131,7 @@ const addressRows = <A extends Access>(command: string, write: boolean): readonl
     ...meets<A>(command, 'no-slot'),
     result: 'MMIO exit',
     outcome: mmio(write),
-    leaves: (args, state) => {
-      const vm = vmOfVcpu(state, args.vcpu);
-      const gfn = gfnAt(args.gpa);
-      return withVm(state, vm, { mmio: add(known(state.vms, vm).mmio, gfn, gfn + 1) });
-    },
+    leaves: ({ vcpu, gpa }, state) => rememberMmio(state, vmOfVcpu(state, vcpu), gfnAt(gpa)),
     when: 'the frame is shared and no slot shows it',
     source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_noslot_fault()',
   },

@@ -3,7 +3,7 @@
  * Source: arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn(), __kvm_mmu_faultin_pfn(), kvm_mmu_faultin_pfn_gmem().
  */
 import { KVM_MEM, PAGE_SHIFT, toPages } from '../core/abi.ts';
-import { assign, has, intersects } from '../core/ranges.ts';
+import { add, assign, has, intersects } from '../core/ranges.ts';
 import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
 import type { Refusal } from '../core/transition.ts';
@@ -127,6 +127,10 @@ export function mapGfns(state: State, vmLabel: Label, found: Found, gfn: number,
   const after = assign(stageTwo, gfn, end, target, sameTarget);
   return after === stageTwo ? resident : withVm(resident, vmLabel, { stageTwo: after });
 }
+
+/** A frame that no slot shows has been faulted in: KVM may remember it as MMIO. */
+export const rememberMmio = (state: State, vm: Label, gfn: number): State =>
+  withVm(state, vm, { mmio: add(known(state.vms, vm).mmio, gfn, gfn + 1) });
 
 export const gfnAt = (gpa: bigint): number => Number(gpa >> PAGE_SHIFT);
 

@@ -14,6 +14,7 @@ import {
   isFound,
   limitsOf,
   mapGfns,
+  rememberMmio,
   resolveGfn,
   vmOfVcpu,
   type Obstacle,
@@ -65,6 +66,7 @@ const preFault = rememberLast(({ vcpu, gpa, size }: PreFault, state: State): Acc
   let after = state;
   while (gfn < end) {
     const found = resolveGfn(after, vm, gfn);
+    if (found === 'no-slot') after = rememberMmio(after, vm, gfn);
     if (!isFound(found)) break;
     const next = extentOf(after, vm, found, gfn, end);
     after = mapGfns(after, vm, found, gfn, next);
@@ -141,12 +143,15 @@ export const vcpuPrefault = defineTransition({
       violate: (args, state) => ({ ...args, gpa: guestTop(state) - PAGE_SIZE, size: 2n * PAGE_SIZE }),
     },
     obstacle('private-without-slot', 'EFAULT', 'the first frame is private and no slot shows it', FAULTIN),
-    obstacle(
-      'no-slot',
-      'ENOENT',
-      'the first frame is shared and no slot shows it',
-      'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault()',
-    ),
+    {
+      ...obstacle(
+        'no-slot',
+        'ENOENT',
+        'the first frame is shared and no slot shows it',
+        'arch/x86/kvm/mmu/mmu.c: kvm_tdp_page_prefault(), kvm_handle_noslot_fault()',
+      ),
+      leaves: ({ vcpu, gpa }, state) => rememberMmio(state, vmOfVcpu(state, vcpu), gfnAt(gpa)),
+    },
     obstacle(
       'private-without-gmem',
       'EFAULT',
