@@ -1,5 +1,6 @@
 /** The formats that a report can be written in, each from the report alone. */
 import { printGithub } from './github.ts';
+import { printHtml } from './html/page.ts';
 import { printJunit } from './junit.ts';
 import type { Report } from './json.ts';
 import { printKtap } from './ktap.ts';
@@ -31,6 +32,11 @@ export const FORMATS = [
     name: 'markdown',
     summary: 'write a summary in Markdown there, for $GITHUB_STEP_SUMMARY and mails',
     print: printMarkdown,
+  },
+  {
+    name: 'html',
+    summary: 'write a page there, to be read and to be sent: it shows the machine at every command of a witness',
+    print: printHtml,
   },
 ] as const satisfies readonly Format[];
 

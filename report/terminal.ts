@@ -229,7 +229,7 @@ const printFirst = ({ first }: FailureReport): readonly string[] =>
         field('', 'is what the program broke before it was shrunk; --same-rule keeps to that'),
       ];
 
-const replayCommand = (token: string, target: string): string =>
+export const replayCommand = (token: string, target: string): string =>
   `gmem-conformance replay ${token} --target ${shellWord(target)}`;
 
 const printTwin = ({ steps, twin }: FailureReport): readonly string[] =>

@@ -1,0 +1,27 @@
+/** What tests in a browser share. */
+import { describe } from '@jest/globals';
+import { accessSync, constants } from 'node:fs';
+import { delimiter, join } from 'node:path';
+import { env } from 'node:process';
+
+const isExecutable = (file: string): boolean => {
+  try {
+    accessSync(file, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+const findBrowser = (): string | undefined =>
+  (env['PATH'] ?? '')
+    .split(delimiter)
+    .flatMap((folder) => ['chromium', 'chromium-browser', 'google-chrome'].map((name) => join(folder, name)))
+    .find(isExecutable);
+
+/** A suite in Chromium, given its path; where there is none, the reason is in the title of what is skipped. */
+export function browserSuite(title: string, body: (executablePath: string) => void): void {
+  const browser = findBrowser();
+  if (browser !== undefined) describe(title, () => body(browser));
+  else describe.skip(`${title} (skipped: no Chromium here: apt-get install chromium)`, () => body(''));
+}

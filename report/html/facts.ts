@@ -1,0 +1,89 @@
+/** Facts as they stand in a report: from a target, or from a file, so nothing is taken for granted. */
+import { z } from 'zod';
+import type { FactPart } from '../../model/core/facts.ts';
+
+const label = z.string();
+const whole = z.int().nonnegative();
+const run = { frame: whole, count: whole };
+
+/** Looked at for each part; more is not drawn. */
+const MAX_ENTRIES = 256;
+
+const PARTS = {
+  vms: z.object({ vm: label }),
+  private: z.object({ vm: label, start: whole, end: whole }),
+  files: z.object({ file: label, vm: label, inode: label }),
+  inodes: z.object({ inode: label, pages: whole, noDirectMap: z.boolean().optional() }),
+  slots: z.object({
+    vm: label,
+    slot: whole,
+    baseGfn: whole,
+    pages: whole,
+    gmem: z.boolean(),
+    file: label.optional(),
+    firstPage: whole,
+  }),
+  bindings: z.object({ file: label, start: whole, end: whole, vm: label, slot: whole, live: z.boolean() }),
+  resident: z.object({
+    inode: label,
+    page: whole,
+    count: whole,
+    frame: whole.optional(),
+    references: whole.optional(),
+  }),
+  stageTwo: z.object({ vm: label, gfn: whole, ...run, private: z.boolean() }),
+  user: z.object({
+    mapping: label,
+    page: whole,
+    count: whole,
+    inode: label,
+    inodePage: whole,
+    frame: whole.optional(),
+  }),
+  poisoned: whole,
+  free: z.object(run),
+  orphans: z.object({ frame: whole, references: whole }),
+  firstTouches: z.object({ inode: label, page: whole, zero: z.boolean() }),
+  absent: z.object(run),
+  shares: z.object({ frame: whole, sharing: whole, holders: z.array(label) }),
+  staleTlb: z.object({ cpu: whole, ...run }),
+  caches: z.object({
+    gpc: label,
+    vm: label,
+    gfn: whole.optional(),
+    active: z.boolean(),
+    valid: z.boolean(),
+    frame: whole.optional(),
+  }),
+  shareEvents: z.object({ event: z.enum(['share', 'unshare']), frame: whole }),
+  outOfBounds: z.string(),
+} satisfies Record<FactPart, z.ZodType>;
+
+type Part = keyof typeof PARTS;
+
+/** Facts of which any part may be missing. */
+export type Seen = { readonly [P in Part]?: readonly z.infer<(typeof PARTS)[P]>[] };
+
+export interface Reading {
+  readonly seen: Seen;
+  /** Parts that are not what they should be, and so are left out; and parts of which only the beginning is taken. */
+  readonly notes: readonly string[];
+}
+
+export function readFacts(facts: unknown): Reading {
+  const given = z.record(z.string(), z.unknown()).safeParse(facts);
+  if (!given.success) return { seen: {}, notes: ['The facts cannot be read.'] };
+  const seen: Partial<Record<Part, readonly unknown[]>> = {};
+  const notes: string[] = [];
+  for (const part of Object.keys(PARTS) as Part[]) {
+    const value = given.data[part];
+    if (value === undefined) continue;
+    const entries = z.array(z.unknown()).safeParse(value);
+    const taken = z.array<z.ZodType>(PARTS[part]).safeParse(entries.data?.slice(0, MAX_ENTRIES));
+    if (taken.success) seen[part] = taken.data;
+    else notes.push(`The part “${part}” of the facts cannot be read.`);
+    const left = (entries.data?.length ?? 0) - MAX_ENTRIES;
+    if (left > 0) notes.push(`Of the part “${part}” of the facts, ${left} entries are not drawn.`);
+  }
+  return { seen: seen as Seen, notes };
+}
