@@ -3,16 +3,19 @@ import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import type { Readable, Writable } from 'node:stream';
 import type { CallProgram } from '../adapters/linux/calls.ts';
 import { AGENT, compile } from '../adapters/linux/compile.ts';
+import { newestKernel } from '../adapters/linux/kernels.ts';
 import { kvmUnavailable, openKvm } from '../adapters/linux/kvm.ts';
 import { lower } from '../adapters/linux/lower.ts';
+import { openQemu, qemuUnavailable } from '../adapters/linux/qemu-target.ts';
 import type { KernelTarget } from '../adapters/linux/target.ts';
 import { encodeRequest, ReplyReader } from '../adapters/linux/wire.ts';
 import { checkProgram } from '../conformance/check.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
 import type { Program } from '../model/core/program.ts';
+import type { Specification } from '../model/core/specification.ts';
 import type { Bench, BenchOptions } from './bench.ts';
-import { takeTurns, wallRatio, type Contestant, type Measured } from './measure.ts';
+import { median, takeTurns, wallRatios, type Contestant, type Measured } from './measure.ts';
 import { count, printTable, ratio, say } from './print.ts';
 import { MAX_COMMANDS, specify } from './subjects.ts';
 
@@ -72,11 +75,7 @@ async function measure(target: KernelTarget, { quick }: BenchOptions): Promise<u
   const agents = [new BareAgent(), new BareAgent()] as const;
 
   const check = async (list: Iterable<GeneratedProgram>): Promise<number> => {
-    for (const program of list) {
-      const verdict = await checkProgram({ specification, target }, program.commands, program.trace);
-      // A divergence takes no less time than conformance.
-      if (verdict.kind === 'inconclusive') throw new Error(verdict.reason);
-    }
+    for (const program of list) await checked(specification, target, program);
     return commands;
   };
   const bare = (name: string, inFlight: number): Contestant => ({
@@ -117,6 +116,42 @@ async function measure(target: KernelTarget, { quick }: BenchOptions): Promise<u
   }
 }
 
+async function checked(
+  specification: Specification,
+  target: KernelTarget,
+  { commands, trace }: GeneratedProgram,
+): Promise<void> {
+  const verdict = await checkProgram({ specification, target }, commands, trace);
+  // A divergence takes no less time than conformance.
+  if (verdict.kind === 'inconclusive') throw new Error(verdict.reason);
+}
+
+/** Programs a second through the whole kit, on the newest kernel in QEMU. */
+async function measureQemu({ quick }: BenchOptions): Promise<unknown> {
+  const target = await openQemu({});
+  try {
+    const specification = specify(target.machine, target.profile.id);
+    const generator = new Generator(specification, { maxCommands: MAX_COMMANDS, capabilities: target.capabilities });
+    const random = new SmallFastRandom(SEED, 1, 2, 3);
+    const programs = quick ? 50 : 200;
+    const start = performance.now();
+    let commands = 0;
+    for (let program = 0; program < programs; program++) {
+      const written = generator.generate(random);
+      commands += executed(written).length;
+      await checked(specification, target, written);
+    }
+    const seconds = (performance.now() - start) / 1000;
+    const [programsPerSecond, commandsPerSecond] = [programs / seconds, commands / seconds];
+    say(
+      `\nin QEMU: ${target.about}; ${programs} programs: ${ratio(programsPerSecond)} a second, ${count(commandsPerSecond)} commands`,
+    );
+    return { kernel: target.kernel.release, programs, commands, programsPerSecond, commandsPerSecond };
+  } finally {
+    await target.close();
+  }
+}
+
 /** Everything beside the first, which is the agent alone. */
 function show(measured: readonly Measured[], programsPerCommand: number): unknown {
   const floor = measured[0] as Measured;
@@ -124,35 +159,45 @@ function show(measured: readonly Measured[], programsPerCommand: number): unknow
     name: each.name.trim(),
     commandsPerSecond: 1e9 / each.wall,
     programsPerSecond: (1e9 / each.wall) * programsPerCommand,
-    /** How many times as fast as the agent alone. */
-    speed: wallRatio(floor, each),
+    /** How many times as fast as the agent alone, in each round. */
+    speeds: wallRatios(floor, each),
   }));
   say(
     printTable(
-      ['', 'commands/s', 'programs/s', 'speed, agent = 1'],
-      results.map(({ commandsPerSecond, programsPerSecond, speed }, index) => [
+      ['', 'commands/s', 'programs/s', 'speed, agent = 1', 'least', 'most'],
+      results.map(({ commandsPerSecond, programsPerSecond, speeds }, index) => [
         (measured[index] as Measured).name,
         count(commandsPerSecond),
         count(programsPerSecond),
-        ratio(speed),
+        ratio(median(speeds)),
+        ratio(speeds[0] ?? NaN),
+        ratio(speeds.at(-1) ?? NaN),
       ]),
     ),
   );
   return results;
 }
 
-async function kernel(options: BenchOptions): Promise<unknown> {
-  const unavailable = kvmUnavailable();
-  if (unavailable !== undefined) {
-    say(`left out: ${unavailable}`);
-    return { unavailable };
-  }
+async function measureKvm(options: BenchOptions): Promise<unknown> {
   const target = await openKvm();
   try {
     return await measure(target, options);
   } finally {
     await target.close();
   }
+}
+
+async function kernel(options: BenchOptions): Promise<unknown> {
+  const part = async (name: string, lacking: string | undefined, work: () => Promise<unknown>): Promise<unknown> => {
+    if (lacking === undefined) return await work();
+    say(`${name} is left out: ${lacking}`);
+    return { unavailable: lacking };
+  };
+  const noKernel = newestKernel('debian', 'built') === undefined ? 'run scripts/debian-kernel' : undefined;
+  return {
+    kvm: await part('/dev/kvm', kvmUnavailable(), () => measureKvm(options)),
+    qemu: await part('QEMU', qemuUnavailable() ?? noKernel, () => measureQemu(options)),
+  };
 }
 
 export const KERNEL: Bench = {

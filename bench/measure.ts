@@ -63,6 +63,6 @@ export async function takeTurns(
 export const cpuRatio = (one: Measured, other: Measured): number =>
   median(one.samples.map(({ cpu }, round) => cpu / (other.samples[round] as Sample).cpu));
 
-/** The same of time that passes: where the work is done in another process. */
-export const wallRatio = (one: Measured, other: Measured): number =>
-  median(one.samples.map(({ wall }, round) => wall / (other.samples[round] as Sample).wall));
+/** The ratios of each round of time that passes, from the least to the greatest: where another process does the work. */
+export const wallRatios = (one: Measured, other: Measured): readonly number[] =>
+  one.samples.map(({ wall }, round) => wall / (other.samples[round] as Sample).wall).sort((a, b) => a - b);
