@@ -164,6 +164,16 @@ describe('the page of a run that diverges', () => {
     expect(second).toContain('+new: file0 of vm0');
   });
 
+  test('shows the specification’s machine too where the target sees only part of its own', () => {
+    const partial = unmapped.steps.map(({ command, ran }) => ({
+      command,
+      ran: ran && { ...ran, facts: _.pick(ran.facts as object, 'resident', 'inodes') },
+    }));
+    const [, second] = steps(divergingReport(passed, [{ ...unmapped, steps: partial }]));
+    expect(second).toMatch(/Specification: pages of file0 .* \+ ?new: file0 of vm0/);
+    expect(second).not.toContain('agree');
+  });
+
   test('gives the command that shows it again, and the program, as text to copy', () => {
     const page = new Page(failed);
     const [replay, program] = page.all('pre').map(rawText);

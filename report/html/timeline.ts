@@ -110,14 +110,11 @@ function remarks({ facts }: Ran): Html | undefined {
       </ul>`;
 }
 
-/** The machine behind a command: once where both sides agree, and both where they differ. */
+/** The machine behind a command: once where the target shows all that the specification does, and it is the same. */
 function machine(stage: Stage, at: number, isSeen: boolean, isParting: boolean): Html {
   const expected = stage.draw(at, 'specification');
   const observed = isSeen ? stage.draw(at, 'target') : [];
-  const differ = [...expected, ...observed].some((drawing) =>
-    piecesOf(drawing).some(({ marks }) => marks.includes('differs')),
-  );
-  if (isSeen && (differ || isParting)) {
+  if (isSeen && (isParting || differ(expected, observed) || isLess(observed, expected))) {
     const panels = stage.panels.map((panel) => both(panel, expected, observed));
     return html`<h5>The machine behind it: what the specification calls for, and what the target shows</h5>
       <div class="worlds">${panels}</div>`;
@@ -127,6 +124,16 @@ function machine(stage: Stage, at: number, isSeen: boolean, isParting: boolean):
   return html`<h5>The machine behind it <span class="quiet">(${who})</span></h5>
     ${drawings.length === 0 ? html`<p class="quiet">Nothing to draw yet.</p>` : html`<div class="panels">${drawings.map((drawing) => table(drawing))}</div>`}`;
 }
+
+const differ = (...drawings: readonly (readonly Drawing[])[]): boolean =>
+  drawings.flat().some((drawing) => piecesOf(drawing).some(({ marks }) => marks.includes('differs')));
+
+/** Whether a target that sees only part of itself leaves out something that the specification tells. */
+const isLess = (observed: readonly Drawing[], expected: readonly Drawing[]): boolean =>
+  expected.some(({ panel, lanes }) => {
+    const same = observed.find((drawing) => drawing.panel === panel);
+    return lanes.some(({ rows = [] }, index) => rows.length > 0 && same?.lanes[index]?.rows === undefined);
+  });
 
 const piecesOf = ({ lanes }: Drawing): readonly Piece[] => lanes.flatMap(({ rows }) => rows ?? []).flat();
 
