@@ -6,6 +6,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { setTimeout } from 'node:timers/promises';
 import { MUTANTS } from '../adapters/mutants/index.ts';
 import { encodeToken } from '../conformance/token.ts';
 import type { Report } from '../report/json.ts';
@@ -139,17 +140,25 @@ describe('a run', () => {
     async (signal) => {
       await inFolder(async (folder) => {
         const file = join(folder, 'report.json');
-        const args = ['run', '--target', 'reference', '--runs', '1000000000', '--seed', '1', '--json', file];
+        const kept = join(folder, 'kept.json');
+        const asked = ['run', '--target', 'reference', '--runs', '1000000000', '--seed', '1'];
+        const args = [...asked, '--json', file, '--resume', kept];
         const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT });
         const closed = once(child, 'close');
         // What is tested is printed when the run begins.
         await once(child.stdout, 'data');
         child.stdout.resume();
-        setTimeout(() => child.kill(signal), 300);
+        await setTimeout(300);
+        child.kill(signal);
         const [status] = (await closed) as [number | null];
         expect(status).toBe(3);
         const report = readReport(file);
-        expect(report).toMatchObject({ verdict: 'inconclusive', runs: [{ reason: 'interrupted' }] });
+        expect(report).toMatchObject({
+          verdict: 'inconclusive',
+          runs: [{ reason: 'interrupted', stopped: 'interrupted' }],
+        });
+        const { progress } = JSON.parse(readFileSync(kept, 'utf8')) as { progress: { programs: number } };
+        expect(progress.programs).toBe(report.runs[0]?.programs);
         const schema = JSON.parse(readFileSync(join(ROOT, 'docs/report.schema.json'), 'utf8')) as object;
         expect(new Ajv2020().validate(schema, report)).toBe(true);
       });
@@ -169,6 +178,51 @@ describe('a run', () => {
       expect(stderr).toMatch(/^target +reference$/m);
       expect(stderr).toMatch(/^verdict +conforms$/m);
     });
+  });
+
+  test.concurrent('that is killed, whenever that is, goes on from there and comes to the same', async () => {
+    await inFolder(async (folder) => {
+      const [one, other, kept] = ['one.json', 'other.json', 'kept.json'].map((name) => join(folder, name)) as [
+        string,
+        string,
+        string,
+      ];
+      const asked = ['run', '--target', 'reference', '--runs', '3000'];
+      const whole = gmem([...asked, '--seed', '5', '--json', one]);
+      for (const delayMs of [0, 130, 310]) {
+        const args = [...asked, '--seed', '5', '--resume', kept];
+        const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT });
+        const closed = once(child, 'close');
+        await once(child.stdout, 'data');
+        child.stdout.resume();
+        while (!existsSync(kept)) await setTimeout(10);
+        await setTimeout(delayMs);
+        child.kill('SIGKILL');
+        await closed;
+      }
+      const { status, stdout } = await gmem([...asked, '--resume', kept, '--json', other]);
+      expect(status).toBe(0);
+      expect(stdout).toMatch(/^seed +5\nresumed +behind \d+ programs that an earlier process has run$/m);
+      expect((await whole).status).toBe(0);
+      expect(withoutTime(readReport(other))).toEqual(withoutTime(readReport(one)));
+      const changed = await gmem([...asked, '--seed', '6', '--resume', kept]);
+      expect(changed).toMatchObject({ status: 2, stdout: '' });
+      expect(changed.stderr).toContain(`'${kept}' is of another run: seed was 5, and is 6; give the same options`);
+    });
+  });
+
+  test.concurrent.each([
+    [['--resume', 'README.md'], "cannot resume from 'README.md': it is not JSON; name a file that"],
+    [['--resume', 'package.json'], "cannot resume from 'package.json': schema: Invalid input"],
+    [['--resume', '/nowhere/at/all'], "cannot write '/nowhere/at/all': no such file or directory; name another file"],
+    [
+      ['--resume', 'x.json', '--update-divergences', '--divergences', 'divergences/linux.json'],
+      '--resume keeps no entries that --update-divergences makes',
+    ],
+  ])('does not go on with %j', async (args, message) => {
+    const { status, stdout, stderr } = await gmem(['run', '--target', 'reference', ...args]);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
   });
 
   test.concurrent('loses no report to a full disk', async () => {

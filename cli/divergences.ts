@@ -1,16 +1,7 @@
 /** The file of known divergences of a target: where it is, how it is read, and how a run writes it. */
 import { Option } from 'commander';
-import {
-  accessSync,
-  constants,
-  existsSync,
-  readFileSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { basename, dirname, join, relative } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Target } from '../adapters/adapter.ts';
 import {
@@ -21,6 +12,7 @@ import {
 } from '../conformance/divergences.ts';
 import { revised, type KnownResult, type KnownStatus } from '../conformance/known.ts';
 import { fileTrouble, UsageError } from './errors.ts';
+import { assertReplaceable, replaceFile } from './output.ts';
 
 export interface DivergenceOptions {
   /** A file, or false for none; by default that of the target's family. */
@@ -63,7 +55,7 @@ export function loadDivergences(
     );
   }
   const shown = divergences === undefined ? relative(process.cwd(), path) : path;
-  if (update) assertReplaceable(path, shown);
+  if (update) assertReplaceable(path, shown, 'name another file with --divergences');
   return { name: shown, path, entries: parsed(readText(path, shown, update), shown) };
 }
 
@@ -91,17 +83,6 @@ function parsed(json: string, shown: string): readonly KnownDivergence[] {
   }
 }
 
-/** The file is replaced as a whole, which its folder must allow. */
-function assertReplaceable(path: string, shown: string): void {
-  try {
-    accessSync(dirname(realPath(path)), constants.W_OK | constants.X_OK);
-  } catch (error) {
-    throw new UsageError(`cannot write '${shown}': ${fileTrouble(error)}; name another file with --divergences`);
-  }
-}
-
-const realPath = (path: string): string => (existsSync(path) ? realpathSync(path) : path);
-
 const DONE: Partial<Record<KnownStatus, string>> = { stale: 'removed', changed: 'corrected', new: 'added' };
 
 /** Writes what a run found out to the file, and says what that was. */
@@ -110,21 +91,9 @@ export function updateDivergences({ name, path }: DivergenceFile, known: readonl
   if (changes.length === 0) return `${name} is as it should be`;
   const text = printDivergences(revised(known));
   try {
-    replaceFile(realPath(path), text);
+    replaceFile(path, text);
   } catch (error) {
     throw new UsageError(`cannot write '${name}': ${fileTrouble(error)}; it was to hold\n${text}`);
   }
   return `${name}: ${changes.join(', ')}`;
-}
-
-/** A reader sees the old file or the new one, and never a part. */
-function replaceFile(path: string, text: string): void {
-  const draft = join(dirname(path), `.${basename(path)}.${process.pid}`);
-  try {
-    writeFileSync(draft, text, { flag: 'wx' });
-    renameSync(draft, path);
-  } catch (error) {
-    rmSync(draft, { force: true });
-    throw error;
-  }
 }

@@ -89,11 +89,11 @@ export const profileOption = (fallback = DEFAULT_PROFILE): Option =>
     `whose rules hold (default: ${fallback}; for a mutant, the one that shows its fault; for a kernel, that of its release)`,
   );
 
-/** The seed that was asked for, or one from chance. */
-export function chooseSeed(option: number | undefined): number {
+/** The seed that was asked for, or else the one given here, or one from chance. */
+export function chooseSeed(option: number | undefined, otherwise?: number): number {
   if (option !== undefined) return option;
   const text = process.env['GMEM_SEED'] ?? '';
-  if (text === '') return randomInt(MAX_SEED + 1);
+  if (text === '') return otherwise ?? randomInt(MAX_SEED + 1);
   try {
     return wholeNumber(MIN_SEED, MAX_SEED)(text);
   } catch {

@@ -1,7 +1,7 @@
 /** Where results go: the terminal and files. */
 import { SingleBar } from 'cli-progress';
-import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { accessSync, constants, existsSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { colorsIf } from '../report/colors.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 
@@ -57,6 +57,32 @@ export function writeResult(file: string | undefined, text: string): void {
   } catch (error) {
     say(text);
     throw new UsageError(`cannot write '${file}': ${fileTrouble(error)}; its content stands above`);
+  }
+}
+
+/** A file that is replaced as a whole, which its folder must allow. */
+export function assertReplaceable(path: string, shown: string, remedy: string): void {
+  try {
+    accessSync(dirname(realPath(path)), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new UsageError(`cannot write '${shown}': ${fileTrouble(error)}; ${remedy}`);
+  }
+}
+
+const realPath = (path: string): string => (existsSync(path) ? realpathSync(path) : path);
+
+/** A reader sees the old file or the new one, and never a part. */
+export function replaceFile(file: string, text: string): void {
+  const path = realPath(file);
+  const draft = join(dirname(path), `.${basename(path)}.${process.pid}`);
+  // Of a process that was killed here, and had the same number.
+  rmSync(draft, { force: true });
+  try {
+    writeFileSync(draft, text, { flag: 'wx' });
+    renameSync(draft, path);
+  } catch (error) {
+    rmSync(draft, { force: true });
+    throw error;
   }
 }
 

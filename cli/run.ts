@@ -10,6 +10,7 @@ import { printDetectionPower } from '../report/grades.ts';
 import { reportOf } from '../report/json.ts';
 import { describe, printFailure, printReport, printSubject } from '../report/terminal.ts';
 import { field, plural, shellWord } from '../report/text.ts';
+import { resumeOption, resumption, seedIn, type Asked, type Resumption } from './checkpoint.ts';
 import {
   divergencesOption,
   loadDivergences,
@@ -61,6 +62,7 @@ interface RunOptions extends SubjectOptions, DivergenceOptions, FormatOptions, S
   readonly maxCommands: number;
   readonly timeLimit: number;
   readonly sameRule: boolean;
+  readonly resume?: string;
   readonly grade?: true;
 }
 
@@ -88,6 +90,7 @@ export const addRun = (program: Command): Command =>
       .addOption(timeOption())
       .addOption(seedOption())
       .addOption(shardOption())
+      .addOption(resumeOption())
       .addOption(maxCommandsOption())
       .addOption(timeLimitOption())
       .addOption(sameRuleOption())
@@ -120,17 +123,21 @@ export const addRun = (program: Command): Command =>
 
 async function run(subject: Subject, options: RunOptions, signal: AbortSignal): Promise<number> {
   const tell = tellBesideFormats(options);
-  const asked = { seed: chooseSeed(options.seed), runs: programsOf(options) };
+  const asked: Budget = { seed: chooseSeed(options.seed, seedIn(options.resume)), runs: programsOf(options) };
   const { target, specification, timeLimitMs } = subject;
   const profile = specification.config.profile.id;
   // Before anything is said: the file may be wrong.
   const file = loadDivergences(target, options);
+  const { shard, time, maxCommands, sameRule, updateDivergences: update = false } = options;
+  const divergences = file?.entries ?? [];
+  const resuming = resumptionOf(options, { ...subject, ...asked, shard, maxCommands, divergences });
   tell(printSubject({ target: describe(target), profile, modelHash: modelHash() }));
   // Before the run, so that one that never ends can be repeated too.
   tell(field('seed', `${asked.seed}`));
-  const { shard, time, maxCommands, sameRule, updateDivergences: update = false } = options;
   if (shard !== undefined)
-    tell(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked.seed)}`));
+    tell(field('shard', `${printShard(shard)}, by itself:\n  ${repeat(subject, options, asked)}`));
+  if (resuming.resume !== undefined)
+    tell(field('resumed', `behind ${plural(resuming.resume.programs, 'program')} that an earlier process has run`));
   const share = shard === undefined ? asked : shareOf(shard, asked);
   const campaign = await runShown(subject, {
     ...share,
@@ -138,8 +145,9 @@ async function run(subject: Subject, options: RunOptions, signal: AbortSignal): 
     maxCommands,
     timeLimitMs,
     sameRule,
-    divergences: file?.entries ?? [],
+    divergences,
     ...(update ? COLLECTING : {}),
+    ...resuming,
     signal,
   });
   const { failure } = campaign;
@@ -157,7 +165,18 @@ async function run(subject: Subject, options: RunOptions, signal: AbortSignal): 
   return EXIT_STATUS[campaign.verdict];
 }
 
-/** Programs of the whole run. */
+interface Budget {
+  readonly seed: number;
+  /** Programs of the whole run. */
+  readonly runs: number;
+}
+
+function resumptionOf({ resume, updateDivergences: update }: RunOptions, asked: Asked): Partial<Resumption> {
+  if (resume === undefined) return {};
+  if (update !== true) return resumption(resume, asked);
+  throw new UsageError('--resume keeps no entries that --update-divergences makes: give one of them');
+}
+
 function programsOf({ runs, time, shard }: RunOptions): number {
   if (runs !== undefined && shard !== undefined && runs < shard.count)
     throw new UsageError(
@@ -167,12 +186,13 @@ function programsOf({ runs, time, shard }: RunOptions): number {
 }
 
 /** The command that draws the same programs, whatever the environment and defaults are. */
-function repeat({ target, specification }: Subject, options: RunOptions, seed: number): string {
+function repeat({ target, specification }: Subject, options: RunOptions, { seed, runs }: Budget): string {
   const { shard, time } = options;
   const given: Readonly<Record<string, string | number | undefined>> = {
     target: target.name,
     profile: specification.config.profile.id,
-    ..._.pick(options, 'kernel', 'modules', 'append', 'runs'),
+    ..._.pick(options, 'kernel', 'modules', 'append'),
+    runs: runs === Infinity ? undefined : runs,
     time: time === undefined ? undefined : `${time / 1000}s`,
     seed,
     shard: shard && printShard(shard),

@@ -1,5 +1,6 @@
 /** Many random programs on one target, until one fails or enough have passed; then the shortest program that fails. */
 import fc from 'fast-check';
+import _ from 'lodash';
 import type { Capability, Target } from '../adapters/adapter.ts';
 import { ALL_CAPABILITIES } from '../adapters/adapter.ts';
 import type { FactPart } from '../model/core/facts.ts';
@@ -15,7 +16,8 @@ import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './fa
 import { ALL_INVARIANTS } from './invariants.ts';
 import { Known, type KnownOptions, type KnownResult } from './known.ts';
 import { INTERRUPTED } from './observe.ts';
-import { checkSecrecy, SECRECY } from './secret.ts';
+import type { Progress } from './progress.ts';
+import { checkSecrecy, SECRECY, twinOf } from './secret.ts';
 import { smallestFailure } from './smallest.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
 
@@ -36,6 +38,12 @@ export interface CampaignOptions extends Omit<FailureOptions, 'isKnown'>, KnownO
   readonly timeMs?: number;
   /** How long the target may take for one program, where it does not answer at once. */
   readonly timeLimitMs?: number;
+  /** Where an earlier process came to with the same options on the same target. */
+  readonly resume?: Progress | undefined;
+  /** Told between programs what the run has come to, so that another process can go on from there. */
+  readonly onProgress?: ((progress: Progress) => void) | undefined;
+  /** How much time may pass before that is told again. */
+  readonly progressEveryMs?: number;
   /** Told after every program. */
   readonly onProgram?: (programs: number, commands: number) => void;
   /** Told when a program has failed and shrinking begins. */
@@ -81,6 +89,9 @@ const STARVED_SHARE = 8;
 /** How long shrinking may take. On a simulator it is over long before; a kernel takes its time for each program. */
 const SHRINK_MS = 120_000;
 
+/** What is lost when a process is killed: of a target that takes longer for a program, nothing. */
+const PROGRESS_EVERY_MS = 100;
+
 /** Every so many programs are run a second time with other secrets. */
 const SECRECY_EVERY = 2;
 
@@ -89,11 +100,10 @@ export async function runCampaign(
   target: Target,
   options: CampaignOptions,
 ): Promise<Campaign> {
-  const start = performance.now();
   const campaign = new Running(specification, target, options);
   await campaign.run();
   const failure = await campaign.failure();
-  return { ...campaign.result(failure), durationMs: performance.now() - start };
+  return { ...campaign.result(failure), durationMs: campaign.elapsedMs() };
 }
 
 class Running {
@@ -101,15 +111,17 @@ class Running {
   readonly #target: Target;
   readonly #options: CampaignOptions;
   readonly #checking: Checking & { readonly coverage: Coverage; readonly tally: InvariantTally };
-  readonly #unmodelled = new Map<string, number>();
-  #programs = 0;
+  readonly #unmodelled: Map<string, number>;
+  #programs: number;
+  #commands: number;
+  /** Programs that came to no verdict, how many of the last did so in a row, and why the first did. */
+  #lost: Progress['lost'];
   #failure: Failure | undefined;
-  #commands = 0;
-  /** Why programs came to no verdict, and how many of the last did so in a row. */
-  readonly #lost: string[] = [];
-  #silent = 0;
   readonly #known: Known;
   readonly #start = performance.now();
+  #toldAt = this.#start;
+  /** Programs that were written in this process; those that an earlier one has run are not run again. */
+  #written = 0;
   #stopped: Stop | undefined;
   /** The program behind which the run does not go on, and what it came to. */
   #last: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
@@ -127,11 +139,56 @@ class Running {
       tally: newTally(),
     };
     this.#known = new Known(this.#checking, options);
+    const { programs = 0, commands = 0, unmodelled = {}, lost = { programs: 0, inARow: 0 } } = options.resume ?? {};
+    [this.#programs, this.#commands, this.#lost] = [programs, commands, lost];
+    this.#unmodelled = new Map(Object.entries(unmodelled));
+    this.#restoreTally(options.resume);
+  }
+
+  #restoreTally({ rules = {}, checks = {}, shown = [], environment = 0 }: Partial<Progress> = {}): void {
+    const { coverage, tally } = this.#checking;
+    for (const [id, hits] of Object.entries(rules)) coverage.hit(id, hits);
+    for (const [id, times] of Object.entries(checks)) tally.checks.set(id, times);
+    for (const part of shown) tally.shown.add(part as FactPart);
+    tally.environment = environment;
+  }
+
+  #tell(everyMs = PROGRESS_EVERY_MS): void {
+    const { onProgress } = this.#options;
+    const now = performance.now();
+    if (onProgress === undefined || now - this.#toldAt < everyMs) return;
+    this.#toldAt = now;
+    onProgress(this.#progress());
+  }
+
+  #progress(): Progress {
+    const { coverage, tally } = this.#checking;
+    const verdict = this.#last?.verdict;
+    return {
+      programs: this.#programs,
+      commands: this.#commands,
+      elapsedMs: Math.round(this.elapsedMs()),
+      environment: tally.environment,
+      rules: coverage.counts(),
+      checks: Object.fromEntries(tally.checks),
+      shown: [...tally.shown],
+      unmodelled: Object.fromEntries(this.#unmodelled),
+      known: this.#known.counts(),
+      lost: this.#lost,
+      // The twin can be made again.
+      ...(verdict?.kind === 'diverges' ? { divergence: _.omit(verdict, 'twin') } : {}),
+    };
+  }
+
+  /** In this process and earlier ones. */
+  elapsedMs(): number {
+    return (this.#options.resume?.elapsedMs ?? 0) + performance.now() - this.#start;
   }
 
   async run(): Promise<void> {
     const { seed, runs, maxCommands } = this.#options;
     await this.#known.examine();
+    this.#known.restore(this.#options.resume?.known ?? {});
     const programs = new ProgramArbitrary(this.#specification, {
       maxCommands,
       capabilities: this.#target.capabilities,
@@ -140,51 +197,68 @@ class Running {
     const { failed, errorInstance } = await fc.check(property, { seed, numRuns: runs, endOnFailure: true });
     // What is thrown is no verdict about the target, but a defect of the kit.
     if (failed && this.#stopped === undefined && this.#last === undefined) throw errorInstance;
+    if (!failed) this.#tell(0);
   }
 
   async #passes(program: Program): Promise<boolean> {
     const pause = breathe();
     if (pause !== undefined) await pause;
-    this.#stopped = this.#isTimeToStop();
-    if (this.#stopped !== undefined) return false;
+    const { signal, resume, timeMs = Infinity } = this.#options;
+    if (signal?.aborted === true) return this.#stop('interrupted');
+    if (resume !== undefined && this.#written++ < resume.programs) return this.#hasPassed(program, resume);
+    if (this.elapsedMs() >= timeMs) return this.#stop('time');
+    const verdict = await this.#check(program);
+    // In the middle of a program, so that what was counted of it must not be told: it will be run again.
+    if (isInterrupted(verdict)) {
+      this.#stopped = 'interrupted';
+      return false;
+    }
+    this.#options.onProgram?.(this.#programs, this.#commands);
+    const passes = await this.#goesOnBehind(program, verdict);
+    if (!passes) this.#last = { program, verdict };
+    this.#tell(passes ? this.#options.progressEveryMs : 0);
+    return passes;
+  }
+
+  /** Between two programs. */
+  #stop(stop: Stop): false {
+    this.#stopped = stop;
+    if (this.#written >= (this.#options.resume?.programs ?? 0)) this.#tell(0);
+    return false;
+  }
+
+  /** What an earlier process found; it did not go on behind a program that diverged. */
+  #hasPassed(program: Program, { programs, divergence }: Progress): boolean {
+    if (divergence === undefined || this.#written < programs) return true;
+    const twin = divergence.invariant === SECRECY.id ? twinOf(this.#specification, program) : undefined;
+    this.#last = { program, verdict: { ...divergence, ...(twin === undefined ? {} : { twin }) } };
+    return false;
+  }
+
+  async #check(program: Program): Promise<ProgramVerdict> {
     const facts = this.#programs % (this.#target.factsEvery ?? 1) === 0;
     const checked = checkProgram({ ...this.#checking, facts }, program, traceOf(program));
-    let verdict = checked instanceof Promise ? await checked : checked;
-    if (isInterrupted(verdict)) return this.#interrupt();
+    const verdict = checked instanceof Promise ? await checked : checked;
+    if (isInterrupted(verdict)) return verdict;
     this.#programs++;
+    if (verdict.kind !== 'conforms') return verdict;
+    this.#commands += verdict.commands;
+    const { unmodelled } = verdict;
+    if (unmodelled === undefined) return this.#programs % SECRECY_EVERY === 0 ? this.#secrecy(program) : verdict;
+    this.#unmodelled.set(unmodelled.rule, (this.#unmodelled.get(unmodelled.rule) ?? 0) + 1);
+    return verdict;
+  }
+
+  async #goesOnBehind(program: Program, verdict: ProgramVerdict): Promise<boolean> {
+    if (verdict.kind === 'diverges') return this.#isKnown(program, verdict);
+    const { programs, inARow, reason } = this.#lost;
     if (verdict.kind === 'conforms') {
-      this.#commands += verdict.commands;
-      const { unmodelled } = verdict;
-      if (unmodelled !== undefined)
-        this.#unmodelled.set(unmodelled.rule, (this.#unmodelled.get(unmodelled.rule) ?? 0) + 1);
-      else if (this.#programs % SECRECY_EVERY === 0) verdict = await this.#secrecy(program);
-    }
-    if (isInterrupted(verdict)) return this.#interrupt();
-    this.#options.onProgram?.(this.#programs, this.#commands);
-    if (verdict.kind === 'conforms') {
-      this.#silent = 0;
+      if (inARow > 0) this.#lost = { ...this.#lost, inARow: 0 };
       return true;
     }
-    if (verdict.kind === 'inconclusive') {
-      this.#lost.push(verdict.reason);
-      // A target that was lost over a program may come back for the next.
-      if (++this.#silent < PATIENCE) return true;
-    }
-    if (verdict.kind === 'diverges' && (await this.#isKnown(program, verdict))) return true;
-    this.#last = { program, verdict };
-    return false;
-  }
-
-  #isTimeToStop(): Stop | undefined {
-    const { signal, timeMs = Infinity } = this.#options;
-    if (signal?.aborted === true) return 'interrupted';
-    return performance.now() - this.#start >= timeMs ? 'time' : undefined;
-  }
-
-  /** In the middle of a program. */
-  #interrupt(): false {
-    this.#stopped = 'interrupted';
-    return false;
+    this.#lost = { programs: programs + 1, inARow: inARow + 1, reason: reason ?? verdict.reason };
+    // A target that was lost over a program may come back for the next.
+    return this.#lost.inARow < PATIENCE;
   }
 
   /** Whether the run may go on behind a program that diverges so. */
@@ -242,9 +316,9 @@ class Running {
   }
 
   #withoutVerdict(): ProgramVerdict | undefined {
-    const [reason] = this.#lost;
+    const { programs, reason } = this.#lost;
     if (reason === undefined) return undefined;
-    return { kind: 'inconclusive', reason: `${this.#lost.length} of ${this.#programs} programs: ${reason}` };
+    return { kind: 'inconclusive', reason: `${programs} of ${this.#programs} programs: ${reason}` };
   }
 
   /** Why nothing can be said of a run that was stopped; one that had its time has shown what it has shown. */

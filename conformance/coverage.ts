@@ -8,8 +8,13 @@ export class Coverage {
     for (const { id } of specification.rules()) this.#hits.set(id, 0);
   }
 
-  hit(rule: string): void {
-    this.#hits.set(rule, (this.#hits.get(rule) ?? 0) + 1);
+  hit(rule: string, times = 1): void {
+    this.#hits.set(rule, (this.#hits.get(rule) ?? 0) + times);
+  }
+
+  /** By rule. */
+  counts(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#hits);
   }
 
   hits(rule: string): number {

@@ -194,6 +194,15 @@ export class Known {
     return true;
   }
 
+  /** Programs by entry, and back. */
+  counts(): Readonly<Record<string, number>> {
+    return Object.fromEntries(this.#held.map(({ entry, programs }) => [entry.id, programs]));
+  }
+
+  restore(counts: Readonly<Record<string, number>>): void {
+    for (const held of this.#held) held.programs = counts[held.entry.id] ?? 0;
+  }
+
   results(): readonly KnownResult[] {
     return this.#held.map((held) => _.omit(held, 'active'));
   }
