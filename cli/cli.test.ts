@@ -187,9 +187,9 @@ describe('a run', () => {
         string,
         string,
       ];
-      const asked = ['run', '--target', 'reference', '--runs', '3000'];
+      const asked = ['run', '--target', 'reference', '--runs', '1200'];
       const whole = gmem([...asked, '--seed', '5', '--json', one]);
-      for (const delayMs of [0, 130, 310]) {
+      for (const delayMs of [0, 170]) {
         const args = [...asked, '--seed', '5', '--resume', kept];
         const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT });
         const closed = once(child, 'close');
