@@ -15,11 +15,12 @@ const SCENARIOS = ['poisoned-frame-is-not-reused', 'conversion-changes-worlds', 
 const LONG = 'x'.repeat(500);
 
 browserSuite('the page in a browser', (executablePath) => {
-  const folder = mkdtempSync(join(tmpdir(), 'gmem-page-'));
+  let folder: string;
   let browser: Browser;
   let reports: Readonly<Record<'conforms' | 'diverges' | 'inconclusive', Report>>;
 
   beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'gmem-page-'));
     browser = await chromium.launch({ executablePath });
     const conforms = await conformingReport();
     const known = { id: 'odd', rule: 'vm.create/created', programs: 3, observed: LONG, reason: LONG, source: LONG };
