@@ -2,7 +2,7 @@
 import { describe } from '@jest/globals';
 import { accessSync, constants } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { env } from 'node:process';
+import { env, stderr } from 'node:process';
 
 const isExecutable = (file: string): boolean => {
   try {
@@ -19,9 +19,13 @@ const findBrowser = (): string | undefined =>
     .flatMap((folder) => ['chromium', 'chromium-browser', 'google-chrome'].map((name) => join(folder, name)))
     .find(isExecutable);
 
-/** A suite in Chromium, given its path; where there is none, the reason is in the title of what is skipped. */
+/** A suite in Chromium, given its path; where there is none, it is skipped, and the reason printed. */
 export function browserSuite(title: string, body: (executablePath: string) => void): void {
   const browser = findBrowser();
-  if (browser !== undefined) describe(title, () => body(browser));
-  else describe.skip(`${title} (skipped: no Chromium here: apt-get install chromium)`, () => body(''));
+  if (browser !== undefined) {
+    describe(title, () => body(browser));
+    return;
+  }
+  stderr.write(`skipped: ${title}: no Chromium here; apt-get install chromium\n`);
+  describe.skip(title, () => body(''));
 }
