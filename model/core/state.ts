@@ -49,7 +49,7 @@ export interface Vm {
   /** Guest frames whose attribute is PRIVATE. */
   readonly private: RangeSet;
   readonly stageTwo: RangeMap<StageTwoTarget>;
-  /** Guest frames that KVM may remember to be MMIO: they were touched or pre-faulted, and no slot has changed since. */
+  /** Guest frames that KVM may remember to be MMIO: no slot showed them when they were last touched or pre-faulted. */
   readonly mmio: RangeSet;
 }
 

@@ -108,13 +108,15 @@ const addressRows = <A extends Access>(command: string, write: boolean): readonl
   {
     id: `${command}/mmio-remembered`,
     unreachable: withoutPrivateMemory,
-    unmodelled: 'whether KVM remembers MMIO is up to the machine, and it looks there before it looks at the attribute',
-    when: 'the frame is private, no slot shows it, and it was touched or pre-faulted as MMIO since slots last changed',
+    unmodelled:
+      'whether KVM remembers MMIO is up to the machine; where it does, it takes the access for one of shared memory',
+    when: 'the frame is private, and no slot showed it when it was last touched or pre-faulted as shared',
     source:
-      'arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault(), handle_mmio_page_fault(), check_mmio_spte(), kvm_tdp_page_prefault()',
-    violated: (args, state) =>
-      resolve(args, state) === 'private-without-slot' &&
-      has(known(state.vms, vmOfVcpu(state, args.vcpu)).mmio, gfnAt(args.gpa)),
+      'arch/x86/kvm/mmu/mmu.c: kvm_mmu_page_fault(), handle_mmio_page_fault(), kvm_mmu_faultin_pfn(), kvm_tdp_page_prefault()',
+    violated: ({ vcpu, gpa }, state) => {
+      const vm = vmOfVcpu(state, vcpu);
+      return isPrivateGfn(state, vm, gfnAt(gpa)) && has(known(state.vms, vm).mmio, gfnAt(gpa));
+    },
     violate: (args, state) => {
       const { mmio: remembered, private: isPrivate } = known(state.vms, vmOfVcpu(state, args.vcpu));
       const [both] = remembered.flatMap(({ start, end }) => clip(isPrivate, start, end));

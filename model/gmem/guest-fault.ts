@@ -3,7 +3,7 @@
  * Source: arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn(), __kvm_mmu_faultin_pfn(), kvm_mmu_faultin_pfn_gmem().
  */
 import { KVM_MEM, PAGE_SHIFT, toPages } from '../core/abi.ts';
-import { add, assign, has, intersects } from '../core/ranges.ts';
+import { add, assign, has, intersects, remove } from '../core/ranges.ts';
 import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
 import type { Refusal } from '../core/transition.ts';
@@ -123,12 +123,13 @@ export function mapGfns(state: State, vmLabel: Label, found: Found, gfn: number,
     private: found.private,
     writable: (found.slot.flags & KVM_MEM.READONLY) === 0n,
   };
-  const { stageTwo } = known(resident.vms, vmLabel);
+  const { stageTwo, mmio } = known(resident.vms, vmLabel);
   const after = assign(stageTwo, gfn, end, target, sameTarget);
-  return after === stageTwo ? resident : withVm(resident, vmLabel, { stageTwo: after });
+  if (after === stageTwo && !intersects(mmio, gfn, end)) return resident;
+  return withVm(resident, vmLabel, { stageTwo: after, mmio: remove(mmio, gfn, end) });
 }
 
-/** A frame that no slot shows has been faulted in: KVM may remember it as MMIO. */
+/** A frame that no slot shows has been faulted in: KVM may remember it as MMIO until it maps something there. */
 export const rememberMmio = (state: State, vm: Label, gfn: number): State =>
   withVm(state, vm, { mmio: add(known(state.vms, vm).mmio, gfn, gfn + 1) });
 

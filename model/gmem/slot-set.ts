@@ -12,7 +12,7 @@ import {
 } from '../core/abi.ts';
 import { address, choice, fd, sameAddress, u32, u64 } from '../core/domain.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
-import { EMPTY, erase } from '../core/ranges.ts';
+import { erase } from '../core/ranges.ts';
 import { ARENA, known, NO_FD, OTHER, openAs, withoutEntry, withEntry, withVm } from '../core/state.ts';
 import type { Address, Label, Slot, State, Vm } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
@@ -397,7 +397,6 @@ function install(args: SlotSet, state: State): Accepted {
     state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
       slots: withEntry(vm.slots, slot.id, slot),
       stageTwo,
-      mmio: EMPTY,
     }),
   };
 }
@@ -411,7 +410,6 @@ function uninstall(args: SlotSet, state: State): Accepted {
     state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
       slots: withoutEntry(vm.slots, id),
       stageTwo,
-      mmio: EMPTY,
     }),
   };
 }
