@@ -43,7 +43,7 @@ export const PROFILES: readonly Profile[] = [
   },
   {
     id: 'linux-7.3',
-    title: 'Linux 7.3: the binding is made after the architecture has prepared the slot',
+    title: 'Linux 7.3: a file range that is bound twice is found out after the architecture has prepared the slot',
     release: [7, 3, 4],
     features: [],
     source: `${LINUX_SOURCE} of 7.3.4 (7.3-rc7 still binds before, as 7.2 does)`,
