@@ -3,7 +3,7 @@
  * A test stands outside the layers (nothing imports it), so it may look upwards; only the model's own tests may not.
  */
 const TEST = '\\.test\\.ts$';
-const OURS = '^(model|adapters|conformance|report|cli|properties|scenarios|bench|scripts)/';
+const OURS = '^((model|adapters|conformance|report|cli|jest|properties|scenarios|bench|scripts)/|index\\.ts$)';
 const CONTRACT = '^adapters/adapter\\.ts$';
 /** Packages that compute and nothing else. */
 const PURE_PACKAGES = '^node_modules/(@types/)?(ts-pattern|lodash)/';
@@ -124,6 +124,13 @@ module.exports = {
       to: { path: '^model/', pathNot: ABI, dependencyTypesNot: ['type-only'] },
     },
     {
+      name: 'suite-knows-no-target',
+      comment: 'The suite is for the targets of others; whoever calls it brings one.',
+      severity: 'error',
+      from: { path: '^jest/', pathNot: TEST },
+      to: { path: OURS, pathNot: ['^(model|conformance|report|scenarios|jest)/', CONTRACT] },
+    },
+    {
       name: 'cli-is-the-top',
       comment: 'The command line chooses and prints; whatever others need from it belongs lower.',
       severity: 'error',
@@ -141,8 +148,9 @@ module.exports = {
       name: 'shipped-code-needs-no-dev-package',
       comment: 'The published package is installed without development dependencies.',
       severity: 'error',
-      from: { path: '^(model|adapters|conformance|report|cli)/', pathNot: TEST },
-      to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only'] },
+      from: { path: '^((model|adapters|conformance|report|cli|jest|scenarios)/|index\\.ts$)', pathNot: TEST },
+      // The suite runs inside of jest, which brings this one.
+      to: { dependencyTypes: ['npm-dev'], dependencyTypesNot: ['type-only'], pathNot: '/@jest/globals/' },
     },
   ],
   options: {

@@ -17,15 +17,15 @@ export const project = (displayName: string, testMatch: readonly string[], rest:
   ...rest,
 });
 
-/** These need QEMU and a kernel: jest.kernel.config.ts. */
-const NO_KERNELS = { testPathIgnorePatterns: ['/node_modules/', '\\.kernel\\.test\\.ts$'] };
+/** These need QEMU and a kernel, or the built package: jest.kernel.config.ts, jest.package.config.ts. */
+const SELF_CONTAINED = { testPathIgnorePatterns: ['/node_modules/', '\\.(kernel|package)\\.test\\.ts$'] };
 
 const config: Config = {
   maxWorkers: 2,
   // Most tests end at once; those that run campaigns take seconds, and many more on a busy machine. Only here it counts.
   testTimeout: 120_000,
   projects: [
-    project('unit', ['{model,conformance,adapters,report,cli,scripts,bench}/**/*.test.ts'], NO_KERNELS),
+    project('unit', ['{model,conformance,adapters,report,cli,jest,scripts,bench}/**/*.test.ts'], SELF_CONTAINED),
     project('properties', ['properties/**/!(mutants)*.test.ts']),
     project('scenarios', ['scenarios/**/*.test.ts']),
     project('mutants', ['properties/**/mutants*.test.ts']),

@@ -9,10 +9,10 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { printable } from '../conformance/printable.ts';
 import { Progress } from '../conformance/progress.ts';
 import { printShard, type Shard } from '../conformance/shard.ts';
+import { VERSION } from '../report/installation.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import type { Subject } from './options.ts';
 import { assertReplaceable, replaceFile, warn } from './output.ts';
-import { VERSION } from './version.ts';
 
 export const resumeOption = (): Option =>
   new Option('--resume <file>', 'keep there what the run has come to; where the file exists, go on from that');

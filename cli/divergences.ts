@@ -1,8 +1,7 @@
 /** The file of known divergences of a target: where it is, how it is read, and how a run writes it. */
 import { Option } from 'commander';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Target } from '../adapters/adapter.ts';
 import {
   DivergenceError,
@@ -11,6 +10,7 @@ import {
   type KnownDivergence,
 } from '../conformance/divergences.ts';
 import { revised, type KnownResult, type KnownStatus } from '../conformance/known.ts';
+import { ROOT } from '../report/installation.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import { assertReplaceable, replaceFile } from './output.ts';
 
@@ -35,10 +35,7 @@ export interface DivergenceFile {
   readonly entries: readonly KnownDivergence[];
 }
 
-/** As a source this file stands one folder below the root; built, two. */
-const FOLDER = ['../divergences/', '../../divergences/']
-  .map((path) => fileURLToPath(new URL(path, import.meta.url)))
-  .find((path) => existsSync(path));
+const FOLDER = join(ROOT, 'divergences');
 
 /** What is known of the target, or undefined where no file is about it. Throws a UsageError. */
 export function loadDivergences(
@@ -61,7 +58,7 @@ export function loadDivergences(
 
 function pathOf(family: string | undefined, divergences: string | false | undefined): string | undefined {
   if (divergences !== undefined) return divergences === false ? undefined : divergences;
-  return family === undefined || FOLDER === undefined ? undefined : join(FOLDER, `${family}.json`);
+  return family === undefined ? undefined : join(FOLDER, `${family}.json`);
 }
 
 function readText(path: string, shown: string, mayBeMissing: boolean): string {

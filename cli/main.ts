@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { Command } from 'commander';
 import { modelHash } from '../conformance/model-hash.ts';
+import { VERSION } from '../report/installation.ts';
 import { shellWord } from '../report/text.ts';
 import { addMutants } from './mutants.ts';
 import { addReplay } from './replay.ts';
@@ -11,7 +12,6 @@ import { addScenario } from './scenario.ts';
 import { addShrink } from './shrink.ts';
 import { endingOf } from './status.ts';
 import { addTargets } from './targets.ts';
-import { VERSION } from './version.ts';
 
 const NAME = 'gmem-conformance';
 

@@ -3,12 +3,12 @@ import { mutantById, MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { gradesJson, isSurprise, printDetectionPower, printFaults, printGrades } from '../report/grades.ts';
+import { VERSION } from '../report/installation.ts';
 import { UsageError } from './errors.ts';
 import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
-import { chooseSeed, maxCommandsOption, runsOption, seedOption } from './options.ts';
+import { maxCommandsOption, runsOption, seedOf, seedOption } from './options.ts';
 import { assertWritable, COLORS, jsonText, say, tellBeside, writeResult } from './output.ts';
-import { VERSION } from './version.ts';
 
 interface MutantsOptions {
   readonly list?: true;
@@ -56,7 +56,7 @@ async function mutants(options: MutantsOptions): Promise<number> {
     say(printFaults(chosen));
     return EXIT_STATUS.conforms;
   }
-  const seed = chooseSeed(options.seed);
+  const seed = seedOf(options.seed);
   const grades = await gradeMutants(chosen, { seed, runs, maxCommands });
   writeResult(json, jsonText(gradesJson(grades, { version: VERSION, seed, runs })));
   const tell = tellBeside(json);

@@ -1,12 +1,12 @@
 /** What several subcommands take, and how it is read. */
 import { InvalidArgumentError, Option } from 'commander';
-import { randomInt } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import type { Target } from '../adapters/adapter.ts';
 import { mutantById } from '../adapters/mutants/index.ts';
 import { targetByName, type TargetOptions } from '../adapters/targets.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { DEFAULT_TIME_LIMIT_MS } from '../conformance/observe.ts';
+import { chooseSeed, MAX_SEED, MIN_SEED } from '../conformance/seed.ts';
 import type { Shard } from '../conformance/shard.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
@@ -14,9 +14,6 @@ import { Specification } from '../model/core/specification.ts';
 import { UsageError } from './errors.ts';
 
 export const DEFAULT_TARGET = 'simulator';
-
-const MIN_SEED = -(2 ** 31);
-const MAX_SEED = 2 ** 32 - 1;
 
 function wholeNumber(min: number, max: number): (text: string) => number {
   return (text) => {
@@ -90,14 +87,11 @@ export const profileOption = (fallback = DEFAULT_PROFILE): Option =>
   );
 
 /** The seed that was asked for, or else the one given here, or one from chance. */
-export function chooseSeed(option: number | undefined, otherwise?: number): number {
-  if (option !== undefined) return option;
-  const text = process.env['GMEM_SEED'] ?? '';
-  if (text === '') return otherwise ?? randomInt(MAX_SEED + 1);
+export function seedOf(option: number | undefined, otherwise?: number): number {
   try {
-    return wholeNumber(MIN_SEED, MAX_SEED)(text);
-  } catch {
-    throw new UsageError(`GMEM_SEED is '${text}': write a whole number from ${MIN_SEED} to ${MAX_SEED}`);
+    return chooseSeed(option, otherwise);
+  } catch (error) {
+    throw error instanceof RangeError ? new UsageError(error.message) : error;
   }
 }
 

@@ -6,11 +6,11 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { encodeToken } from '../conformance/token.ts';
 import type { ProgramVerdict } from '../conformance/verdict.ts';
 import { printProgram } from '../model/core/program.ts';
+import { VERSION } from '../report/installation.ts';
 import { aboutReproducer } from '../report/reproducer.ts';
 import { describe } from '../report/terminal.ts';
 import { UsageError } from './errors.ts';
 import type { Loaded } from './input.ts';
-import { VERSION } from './version.ts';
 
 /** The text of the file, once there is a verdict. Throws a UsageError where no kernel can execute the program. */
 export function reproducerOf(loaded: Loaded): (verdict: ProgramVerdict) => string {

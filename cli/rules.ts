@@ -2,12 +2,12 @@ import { Option, type Command } from 'commander';
 import { modelHash } from '../conformance/model-hash.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { DEFAULT_PROFILE } from '../model/core/profile.ts';
+import { VERSION } from '../report/installation.ts';
 import { rulesMarkdown } from '../report/rules-markdown.ts';
 import { printRules } from '../report/tables.ts';
 import { helpWith } from './help.ts';
 import { specify } from './options.ts';
 import { assertWritable, jsonText, tellBeside, TERMINAL_WIDTH, writeResult } from './output.ts';
-import { VERSION } from './version.ts';
 
 interface RulesOptions {
   readonly profile?: string;

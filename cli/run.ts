@@ -7,6 +7,7 @@ import { printShard, shareOf, type Shard } from '../conformance/shard.ts';
 import { runStepwise } from '../conformance/stepwise.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { printDetectionPower } from '../report/grades.ts';
+import { VERSION } from '../report/installation.ts';
 import { reportOf } from '../report/json.ts';
 import { describe, printFailure, printReport, printSubject } from '../report/terminal.ts';
 import { field, plural, shellWord } from '../report/text.ts';
@@ -31,7 +32,7 @@ import { gradeMutants } from './grading.ts';
 import { helpWith } from './help.ts';
 import { untilInterrupted } from './interrupt.ts';
 import {
-  chooseSeed,
+  seedOf,
   DEFAULT_TARGET,
   maxCommandsOption,
   appendOption,
@@ -51,7 +52,6 @@ import {
 } from './options.ts';
 import { COLORS, showProgress } from './output.ts';
 import { assertSavable, findingOn, saveOption, saveScenario, type SaveOptions } from './save.ts';
-import { VERSION } from './version.ts';
 
 interface RunOptions extends SubjectOptions, DivergenceOptions, FormatOptions, SaveOptions {
   readonly runs?: number;
@@ -123,7 +123,7 @@ export const addRun = (program: Command): Command =>
 
 async function run(subject: Subject, options: RunOptions, signal: AbortSignal): Promise<number> {
   const tell = tellBesideFormats(options);
-  const asked: Budget = { seed: chooseSeed(options.seed, seedIn(options.resume)), runs: programsOf(options) };
+  const asked: Budget = { seed: seedOf(options.seed, seedIn(options.resume)), runs: programsOf(options) };
   const { target, specification, timeLimitMs } = subject;
   const profile = specification.config.profile.id;
   // Before anything is said: the file may be wrong.

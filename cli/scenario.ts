@@ -14,6 +14,7 @@ import {
   type Scenario,
 } from '../conformance/scenario.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { VERSION } from '../report/installation.ts';
 import { failureReport } from '../report/json.ts';
 import {
   printScenarioLine,
@@ -44,7 +45,6 @@ import {
 } from './options.ts';
 import { assertWritable, COLORS, jsonText, say, tellBeside, TERMINAL_WIDTH, writeResult } from './output.ts';
 import { findingOn } from './save.ts';
-import { VERSION } from './version.ts';
 
 interface ScenarioOptions extends SubjectOptions, DivergenceOptions {
   readonly list?: true;

@@ -232,7 +232,11 @@ export function witnessOf({ witness }: KnownDivergence, specification: Specifica
 }
 
 /** Why the entry says nothing about the target, or undefined where it does. */
-export function inapplicable(entry: KnownDivergence, target: Target, specification: Specification): string | undefined {
+export function inapplicable(
+  entry: KnownDivergence,
+  target: Pick<Target, 'capabilities' | 'kernel' | 'machine'>,
+  specification: Specification,
+): string | undefined {
   const { profile } = specification.config;
   if (!entry.profiles.includes(profile.id)) return `it is about ${entry.profiles.join(', ')}`;
   const lacking = lackingCapability(entry, target, specification);
@@ -240,7 +244,10 @@ export function inapplicable(entry: KnownDivergence, target: Target, specificati
   return otherKernel(entry, target) ?? otherMachine(entry, target);
 }
 
-function otherKernel({ since, before, backEnd }: KnownDivergence, { kernel }: Target): string | undefined {
+function otherKernel(
+  { since, before, backEnd }: KnownDivergence,
+  { kernel }: Pick<Target, 'kernel'>,
+): string | undefined {
   const condition: Condition = {
     ...(since === undefined ? {} : { since }),
     ...(before === undefined ? {} : { before }),
@@ -257,14 +264,14 @@ function otherKernel({ since, before, backEnd }: KnownDivergence, { kernel }: Ta
   return undefined;
 }
 
-function otherMachine({ machine = {} }: KnownDivergence, target: Target): string | undefined {
+function otherMachine({ machine = {} }: KnownDivergence, target: Pick<Target, 'machine'>): string | undefined {
   const other = (Object.keys(machine) as Switch[]).find((field) => machine[field] !== target.machine[field]);
   return other === undefined ? undefined : `the machine's ${other} is ${target.machine[other]}`;
 }
 
 function lackingCapability(
   entry: KnownDivergence,
-  { capabilities }: Target,
+  { capabilities }: Pick<Target, 'capabilities'>,
   specification: Specification,
 ): Capability | undefined {
   if (entry.invariant !== undefined && entry.invariant !== SECRECY.id && !capabilities.has('facts')) return 'facts';

@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
+import { setTimeout as after } from 'node:timers/promises';
 import type { Observed, Target } from '../adapters/adapter.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
@@ -97,6 +98,13 @@ describe('a target that is right', () => {
     const atOnce = await runCampaign(specification, reference, options);
     expect({ ...later, durationMs: 0 }).toEqual({ ...atOnce, durationMs: 0 });
     expect(later.verdict).toBe('conforms');
+  });
+
+  it('may answer with a promise of Node, which to jest is of another class', async () => {
+    const execute: Target['execute'] = (given, profile) =>
+      after(1, [...(reference.execute(given, profile) as Iterable<Observed>)]);
+    const verdict = await checkProgram({ specification, target: { ...reference, execute } }, program);
+    expect(verdict).toEqual({ kind: 'conforms', commands: 2 });
   });
 
   it('is asked once for each program', async () => {

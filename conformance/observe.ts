@@ -1,4 +1,5 @@
 /** What a target makes of a program, and whatever may go wrong on its side of the contract. */
+import { types } from 'node:util';
 import type { ExecuteOptions, Observed, Target } from '../adapters/adapter.ts';
 import type { Observation } from '../model/core/outcome.ts';
 import type { Profile } from '../model/core/profile.ts';
@@ -26,7 +27,8 @@ export function observe(
   wishes: Wishes = {},
 ): Iterable<Observed> | Promise<Iterable<Observed>> {
   const observations = attempt(() => target.execute(program, profile, { facts: wishes.facts }));
-  return observations instanceof Promise
+  // Where jest runs the engine, a promise of Node's own is none of the class that is known here.
+  return types.isPromise(observations)
     ? withinTime(observations, wishes).then((arrived) => wellFormed(arrived, program.length))
     : wellFormed(observations, program.length);
 }

@@ -185,13 +185,15 @@ export interface FailureContext {
   readonly kernel?: object | undefined;
   readonly rules: readonly RuleSentence[];
   readonly invariants: readonly InvariantSentence[];
+  /** How to see the failure again; on the command line, if left out. */
+  readonly replay?: (token: string) => readonly string[];
 }
 
 type RuleSentence = Pick<Rule, 'id' | 'kind' | 'when' | 'result' | 'source'>;
 
 /** The failing program, what it breaks, and how to see it again. */
 export function printFailure(failure: FailureReport, context: FailureContext, colors: Colors): string {
-  const { target, kernel, rules, invariants } = context;
+  const { rules, invariants } = context;
   const { at, steps, expected, observed, token, shrinkRuns, originalLength, reproduced } = failure;
   return [
     colors.bold(`diverges at command ${at + 1} of ${steps.length}`),
@@ -215,9 +217,7 @@ export function printFailure(failure: FailureReport, context: FailureContext, co
           ),
         ]),
     ...(reproduced ? [] : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
-    field('replay', replayCommand(token, target)),
-    ...(kernel === undefined ? [] : [field('as C', 'the same with --c reproducer.c')]),
-    field('as a file', 'the same with --save found.gmem, for `scenario`, `replay` and `shrink`'),
+    ...(context.replay?.(token) ?? printReplay(token, context)),
   ].join('\n');
 }
 
@@ -231,6 +231,12 @@ const printFirst = ({ first }: FailureReport): readonly string[] =>
 
 export const replayCommand = (token: string, target: string): string =>
   `gmem-conformance replay ${token} --target ${shellWord(target)}`;
+
+const printReplay = (token: string, { target, kernel }: FailureContext): readonly string[] => [
+  field('replay', replayCommand(token, target)),
+  ...(kernel === undefined ? [] : [field('as C', 'the same with --c reproducer.c')]),
+  field('as a file', 'the same with --save found.gmem, for `scenario`, `replay` and `shrink`'),
+];
 
 const printTwin = ({ steps, twin }: FailureReport): readonly string[] =>
   twin === undefined

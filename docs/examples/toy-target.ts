@@ -1,9 +1,10 @@
 /** A complete target: an implementation of four commands, the adapter around it, and the rules it is held against. */
 import type { Observed, Target } from '../../adapters/adapter.ts';
-import { CATALOGUE, type Command } from '../../model/catalogue.ts';
+import { specificationFor } from '../../conformance/subject.ts';
+import type { Command } from '../../model/catalogue.ts';
 import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
-import { FULL_MACHINE, profileById, type Machine } from '../../model/core/profile.ts';
-import { Specification, type AnyCommand } from '../../model/core/specification.ts';
+import { FULL_MACHINE, type Machine } from '../../model/core/profile.ts';
+import type { AnyCommand, Specification } from '../../model/core/specification.ts';
 import { DEVICE, OTHER, type Label } from '../../model/core/state.ts';
 
 /* The implementation. It knows numbers, and nothing of labels, rules or profiles. */
@@ -110,7 +111,7 @@ class Run {
   }
 }
 
-const TOY_COMMANDS: readonly string[] = ['vm.create', 'gmem.create', 'file.stat', 'fd.close'];
+export const TOY_COMMANDS: readonly string[] = ['vm.create', 'gmem.create', 'file.stat', 'fd.close'];
 
 /** Nothing but VMs of type DEFAULT. */
 export const TOY_MACHINE: Machine = { ...FULL_MACHINE, vmTypes: 1n };
@@ -129,7 +130,4 @@ export const toyTarget = (create: () => Toy = () => new Toy()): Target => ({
 
 /** The rules of the commands that the toy has. */
 export const toySpecification = (profile: string): Specification =>
-  new Specification(
-    { profile: profileById(profile), machine: TOY_MACHINE },
-    CATALOGUE.filter(({ name }) => TOY_COMMANDS.includes(name)),
-  );
+  specificationFor(toyTarget(), { profile, commands: TOY_COMMANDS });
