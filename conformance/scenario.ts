@@ -12,6 +12,7 @@ import { Specification } from '../model/core/specification.ts';
 import { whyWithout } from './capability.ts';
 import { expectationsOf, type Checking } from './check.ts';
 import { ALL_INVARIANTS } from './invariants.ts';
+import { printable } from './printable.ts';
 import { runStepwise, type Stepwise } from './stepwise.ts';
 import type { Divergence } from './verdict.ts';
 
@@ -144,9 +145,6 @@ function readProgram(specification: Specification, content: string, file: string
   }
   throw new ScenarioError(`${file}: there is no command in it`);
 }
-
-/** What is quoted of a file must not steer a terminal. */
-const printable = (quoted: string): string => quoted.replace(/\p{Cc}/gu, '?').slice(0, 80);
 
 type Subject = Pick<Checking, 'specification'> & { readonly target: Pick<Target, 'capabilities' | 'missing'> };
 
