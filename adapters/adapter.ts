@@ -40,10 +40,16 @@ export interface ExecuteOptions {
   readonly facts?: boolean | undefined;
 }
 
-export interface Target {
+/** What programs for a target may have. */
+export interface Abilities {
+  readonly capabilities: ReadonlySet<Capability>;
+  /** Names of the commands that it can execute; all of them where this is left out. */
+  readonly commands?: ReadonlySet<string> | undefined;
+}
+
+export interface Target extends Abilities {
   /** As on the command line: `simulator`, `mutant:stale-stage-two`. */
   readonly name: string;
-  readonly capabilities: ReadonlySet<Capability>;
   /** What the machine behind the target offers. */
   readonly machine: Machine;
   /** What it is, in words: `Linux 7.3.4, kvm_amd`. */
@@ -68,9 +74,19 @@ export interface Target {
   ): Iterable<Observed> | Promise<Iterable<Observed>>;
   /** Where facts are dear: runs want them of one in so many programs. */
   readonly factsEvery?: number;
+  /**
+   * Nobody waits any longer for the program that is being executed. Returns what is known of why it takes so long, as the
+   * end of a sentence; may be empty.
+   */
+  abandon?(): string;
+  /** The end of what it has said beside its answers, such as standard error. Shown with a failure. */
+  log?(): string;
   /** Lets go of what the target holds: processes, sockets, virtual machines. Called once, after the last program. */
   close?(): Promise<void>;
 }
+
+/** What went wrong on the target's side, so that nothing can be said of what it did. Makes a program inconclusive. */
+export class TargetFailure extends Error {}
 
 /** A target that exists but cannot be tested from here; the message says why. */
 export class UnavailableError extends Error {}

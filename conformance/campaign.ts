@@ -9,7 +9,7 @@ import type { Specification } from '../model/core/specification.ts';
 import { unseenParts } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
-import { whyWithout } from './capability.ts';
+import { abilitiesOf, lackOf, whyWithout } from './capability.ts';
 import { checkProgram, newTally, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
@@ -77,7 +77,8 @@ export interface Campaign {
   readonly unmodelled: ReadonlyMap<string, number>;
   /** What became of every entry about known divergences. */
   readonly known: readonly KnownResult[];
-  readonly skipped: readonly { readonly capability: Capability; readonly reason: string }[];
+  /** Capabilities that the target has not; `commands` where it lacks commands. */
+  readonly skipped: readonly { readonly capability: Capability | 'commands'; readonly reason: string }[];
   readonly failure?: Failure;
   /** Why nothing can be said, where the verdict is inconclusive. */
   readonly reason?: string;
@@ -191,13 +192,23 @@ class Running {
     this.#known.restore(this.#options.resume?.known ?? {});
     const programs = new ProgramArbitrary(this.#specification, {
       maxCommands,
-      capabilities: this.#target.capabilities,
+      ...abilitiesOf(this.#target),
     });
+    if (this.#hasNothingToRun()) return;
     const property = fc.asyncProperty(programs, (program) => this.#passes(program));
     const { failed, errorInstance } = await fc.check(property, { seed, numRuns: runs, endOnFailure: true });
     // What is thrown is no verdict about the target, but a defect of the kit.
     if (failed && this.#stopped === undefined && this.#last === undefined) throw errorInstance;
     if (!failed) this.#tell(0);
+  }
+
+  #hasNothingToRun(): boolean {
+    const transitions = [...this.#specification.transitions.values()];
+    if (transitions.some((each) => lackOf(this.#target, each) === undefined)) return false;
+    const { id } = this.#specification.config.profile;
+    const reason = `the target has none of the commands of ${id}`;
+    this.#last = { program: [], verdict: { kind: 'inconclusive', reason } };
+    return true;
   }
 
   async #passes(program: Program): Promise<boolean> {
@@ -256,9 +267,10 @@ class Running {
       if (inARow > 0) this.#lost = { ...this.#lost, inARow: 0 };
       return true;
     }
-    this.#lost = { programs: programs + 1, inARow: inARow + 1, reason: reason ?? verdict.reason };
+    const counted = verdict.isUnsupported === true ? inARow : inARow + 1;
+    this.#lost = { programs: programs + 1, inARow: counted, reason: reason ?? verdict.reason };
     // A target that was lost over a program may come back for the next.
-    return this.#lost.inARow < PATIENCE;
+    return counted < PATIENCE;
   }
 
   /** Whether the run may go on behind a program that diverges so. */
@@ -353,7 +365,7 @@ class Running {
       invariants: invariantResults(this.#target, tally, brokenBy(failure, this.#known.results())),
       unmodelled: this.#unmodelled,
       known: this.#known.results(),
-      skipped: skippedOn(this.#target),
+      skipped: [...skippedOn(this.#target), ...skippedCommands(this.#target, this.#specification)],
       ...(failure === undefined ? {} : { failure }),
       ...(verdict?.kind === 'inconclusive' ? { reason: verdict.reason } : {}),
     };
@@ -394,3 +406,8 @@ export const skippedOn = (target: Target): Campaign['skipped'] =>
     capability,
     reason: whyWithout(target, capability),
   }));
+
+function skippedCommands(target: Target, { transitions }: Specification): Campaign['skipped'] {
+  const lacking = [...transitions.keys()].filter((name) => target.commands?.has(name) === false);
+  return lacking.length === 0 ? [] : [{ capability: 'commands', reason: `the target has no ${lacking.join(', ')}` }];
+}

@@ -55,6 +55,8 @@ export function checkProgram(
   const expectations = trace ?? expectationsOf(specification, program);
   const silent = expectations.findIndex(({ unmodelled }) => unmodelled !== undefined);
   const executed = silent < 0 ? program : program.slice(0, silent);
+  const lacking = executed.find(({ name }) => target.commands?.has(name) === false);
+  if (lacking !== undefined) return unsupported(`the target has no ${lacking.name}`);
   try {
     const observations = observe(target, executed, specification.config.profile, checking);
     const judge = (arrived: Iterable<Observed>): ProgramVerdict =>
@@ -98,6 +100,8 @@ function compare(
     const expected = shortage.during(expectations?.[at] ?? specification.step(state, command));
     if (expected.unmodelled !== undefined) return silentFrom(checking, at, command, expected);
     onStep?.({ command, expected, observed });
+    if (observed.outcome.kind === 'unsupported')
+      return unsupported(`the target cannot execute ${command.name}: ${observed.outcome.message}`);
     const next = specification.follow(state, command, expected, observed.outcome);
     if (next === undefined) return parted(at, expected, observed.outcome);
     shortage.after(specification.transition(command.name), expected, observed.outcome);
@@ -121,6 +125,8 @@ function compare(
   if (expected?.unmodelled === undefined) return { kind: 'conforms', commands: at };
   return silentFrom(checking, at, command as AnyCommand, expected);
 }
+
+const unsupported = (reason: string): ProgramVerdict => ({ kind: 'inconclusive', reason, isUnsupported: true });
 
 function silentFrom({ coverage, onStep }: Checking, at: number, command: AnyCommand, expected: Step): ProgramVerdict {
   coverage?.hit(expected.rule);

@@ -4,7 +4,7 @@
  */
 import _ from 'lodash';
 import { z } from 'zod';
-import type { Capability, Target } from '../adapters/adapter.ts';
+import type { Abilities, Target } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import {
   FULL_MACHINE,
@@ -17,6 +17,7 @@ import {
 } from '../model/core/profile.ts';
 import { parseProgram, ProgramError, type Program } from '../model/core/program.ts';
 import { argumentsOf, Specification, type AnyCommand } from '../model/core/specification.ts';
+import { lackOf } from './capability.ts';
 import { expectationsOf } from './check.ts';
 import { ALL_INVARIANTS } from './invariants.ts';
 import { printable } from './printable.ts';
@@ -234,7 +235,7 @@ export function witnessOf({ witness }: KnownDivergence, specification: Specifica
 /** Why the entry says nothing about the target, or undefined where it does. */
 export function inapplicable(
   entry: KnownDivergence,
-  target: Pick<Target, 'capabilities' | 'kernel' | 'machine'>,
+  target: Pick<Target, 'capabilities' | 'commands' | 'kernel' | 'machine'>,
   specification: Specification,
 ): string | undefined {
   const { profile } = specification.config;
@@ -271,12 +272,12 @@ function otherMachine({ machine = {} }: KnownDivergence, target: Pick<Target, 'm
 
 function lackingCapability(
   entry: KnownDivergence,
-  { capabilities }: Pick<Target, 'capabilities'>,
+  target: Abilities,
   specification: Specification,
-): Capability | undefined {
-  if (entry.invariant !== undefined && entry.invariant !== SECRECY.id && !capabilities.has('facts')) return 'facts';
-  const needed = (witnessOf(entry, specification) ?? []).map(({ name }) => specification.transition(name).requires);
-  return needed.find((capability) => capability !== undefined && !capabilities.has(capability));
+): string | undefined {
+  const isOverFacts = entry.invariant !== undefined && entry.invariant !== SECRECY.id;
+  if (isOverFacts && !target.capabilities.has('facts')) return 'facts';
+  return firstOf(witnessOf(entry, specification) ?? [], ({ name }) => lackOf(target, specification.transition(name)));
 }
 
 /** Whether a divergence at the command is the one that the entry speaks of. */

@@ -53,7 +53,7 @@ export async function shrinkFailure(
   const fails: Fails = async (candidate) => {
     await breathe();
     const verdict = await judge(checking, candidate);
-    silent = verdict.kind === 'inconclusive' ? silent + 1 : 0;
+    silent = verdict.kind === 'inconclusive' && verdict.isUnsupported !== true ? silent + 1 : 0;
     if (silent === PATIENCE) gone.abort();
     return verdict.kind === 'diverges' && counts(verdict, candidate);
   };

@@ -3,6 +3,7 @@
  * chosen in the state that it will meet. Arguments are valid, aimed at one guard row, nearly valid, or wild.
  */
 import _ from 'lodash';
+import type { Abilities } from '../adapters/adapter.ts';
 import type { ArgValue, FreshDomain } from '../model/core/domain.ts';
 import { pick, pickOr, type Random } from '../model/core/random.ts';
 import {
@@ -15,12 +16,12 @@ import {
 } from '../model/core/specification.ts';
 import type { Label, State } from '../model/core/state.ts';
 import { answerOf, type Args, type Guard } from '../model/core/transition.ts';
+import { lackOf } from './capability.ts';
 
-export interface GenerateOptions {
+/** Commands that need more than the abilities of the target are left out. */
+export interface GenerateOptions extends Abilities {
   /** Largest number of commands in a program. */
   readonly maxCommands: number;
-  /** Capabilities that the target has; commands that require another are left out. */
-  readonly capabilities: ReadonlySet<string>;
 }
 
 export interface GeneratedProgram {
@@ -59,9 +60,7 @@ export class Generator {
   constructor(specification: Specification, options: GenerateOptions) {
     this.#specification = specification;
     this.#options = options;
-    this.#transitions = [...specification.transitions.values()].filter(
-      ({ requires }) => requires === undefined || options.capabilities.has(requires),
-    );
+    this.#transitions = [...specification.transitions.values()].filter((each) => lackOf(options, each) === undefined);
     const builders = this.#transitions.filter(({ builds }) => builds === true);
     this.#builders = builders.length > 0 ? builders : this.#transitions;
     this.#goals = this.#transitions.flatMap(goalsOf);

@@ -1,13 +1,10 @@
 /** What a target makes of a program, and whatever may go wrong on its side of the contract. */
 import { types } from 'node:util';
-import type { ExecuteOptions, Observed, Target } from '../adapters/adapter.ts';
+import { TargetFailure, type ExecuteOptions, type Observed, type Target } from '../adapters/adapter.ts';
 import type { Observation } from '../model/core/outcome.ts';
 import type { Profile } from '../model/core/profile.ts';
 import type { Program } from '../model/core/program.ts';
 import type { ProgramVerdict } from './verdict.ts';
-
-/** The target or its adapter failed, so that nothing can be said of what stands behind it. */
-class TargetFailure extends Error {}
 
 export const INTERRUPTED = 'interrupted';
 
@@ -29,7 +26,7 @@ export function observe(
   const observations = attempt(() => target.execute(program, profile, { facts: wishes.facts }));
   // Where jest runs the engine, a promise of Node's own is none of the class that is known here.
   return types.isPromise(observations)
-    ? withinTime(observations, wishes).then((arrived) => wellFormed(arrived, program.length))
+    ? withinTime(target, observations, wishes).then((arrived) => wellFormed(arrived, program.length))
     : wellFormed(observations, program.length);
 }
 
@@ -50,13 +47,22 @@ function attempt<T>(work: () => T): T {
   }
 }
 
-async function withinTime<T>(work: Promise<T>, { timeLimitMs = DEFAULT_TIME_LIMIT_MS, signal }: Wishes): Promise<T> {
+async function withinTime<T>(
+  target: Target,
+  work: Promise<T>,
+  { timeLimitMs = DEFAULT_TIME_LIMIT_MS, signal }: Wishes,
+): Promise<T> {
   let giveUp = (_why: string): void => undefined;
   const late = new Promise<never>((_resolve, reject) => {
     giveUp = (why) => reject(new TargetFailure(why));
   });
-  const timer = setTimeout(() => giveUp(`the target hung: no answer within ${timeLimitMs / 1000} s`), timeLimitMs);
-  const interrupt = (): void => giveUp(INTERRUPTED);
+  const hung = (): void =>
+    giveUp(`the target hung: no answer within ${timeLimitMs / 1000} s${target.abandon?.() ?? ''}`);
+  const timer = setTimeout(hung, timeLimitMs);
+  const interrupt = (): void => {
+    target.abandon?.();
+    giveUp(INTERRUPTED);
+  };
   signal?.addEventListener('abort', interrupt);
   try {
     return await Promise.race([work, late]);

@@ -146,13 +146,17 @@ function readProgram(specification: Specification, content: string, file: string
   throw new ScenarioError(`${file}: there is no command in it`);
 }
 
-type Subject = Pick<Checking, 'specification'> & { readonly target: Pick<Target, 'capabilities' | 'missing'> };
+type Subject = Pick<Checking, 'specification'> & {
+  readonly target: Pick<Target, 'capabilities' | 'commands' | 'missing'>;
+};
 
 /** Why the scenario shows nothing on the target under these rules, or undefined where it does. */
 export function misfit({ header, program }: Scenario, { specification, target }: Subject): string | undefined {
   const { machine, profile } = specification.config;
   const unknown = program.find(({ name }) => !specification.transitions.has(name));
   if (unknown !== undefined) return `${unknown.name} is not among the commands of ${profile.id} on this target`;
+  const lacking = program.find(({ name }) => target.commands?.has(name) === false);
+  if (lacking !== undefined) return `the target has no ${lacking.name}`;
   const needed = new Set<ScenarioRequirement>(header.requires);
   for (const { name } of program) {
     const { requires } = specification.transition(name);

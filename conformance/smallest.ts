@@ -5,6 +5,7 @@
  */
 import type { Program } from '../model/core/program.ts';
 import { breathe } from './breathe.ts';
+import { abilitiesOf } from './capability.ts';
 import { checkProgram, type Checking } from './check.ts';
 import type { Counts } from './failure.ts';
 import { Generator } from './generate.ts';
@@ -56,7 +57,7 @@ async function* otherFailures(
   { seed, maxCommands, counts, signal, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
 ): AsyncIterable<Program> {
   const { specification, target } = checking;
-  const generator = new Generator(specification, { maxCommands, capabilities: target.capabilities });
+  const generator = new Generator(specification, { ...abilitiesOf(target), maxCommands });
   const random = new SmallFastRandom(seed, 0x7e57, maxCommands, 1);
   let found = 0;
   for (let commands = 0; commands < searchBudget && found < OTHERS && !signal.aborted;) {
@@ -65,8 +66,8 @@ async function* otherFailures(
     await breathe();
     const verdict = await checkProgram(checking, program.commands, program.trace);
     // A target that is gone, or hangs, is not worth waiting for.
-    if (verdict.kind === 'inconclusive') return;
-    if (verdict.kind === 'conforms' || !counts(verdict, program.commands)) continue;
+    if (verdict.kind === 'inconclusive' && verdict.isUnsupported !== true) return;
+    if (verdict.kind !== 'diverges' || !counts(verdict, program.commands)) continue;
     found++;
     yield program.commands.slice(0, verdict.at + 1);
   }

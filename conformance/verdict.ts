@@ -31,7 +31,12 @@ export type ProgramVerdict =
       readonly unmodelled?: Silence;
     }
   | Divergence
-  | { readonly kind: 'inconclusive'; readonly reason: string };
+  | {
+      readonly kind: 'inconclusive';
+      readonly reason: string;
+      /** The target is there, and cannot execute all of the program. */
+      readonly isUnsupported?: true;
+    };
 
 /** Exit status of the command line for each verdict. */
 export const EXIT_STATUS = { conforms: 0, diverges: 1, usage: 2, inconclusive: 3, defect: 4 } as const;

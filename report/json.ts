@@ -3,6 +3,7 @@ import _ from 'lodash';
 import { z } from 'zod';
 import type { Target } from '../adapters/adapter.ts';
 import type { Campaign } from '../conformance/campaign.ts';
+import { lackOf } from '../conformance/capability.ts';
 import { printExpectation, type CheckedStep } from '../conformance/check.ts';
 import type { Failure } from '../conformance/failure.ts';
 import type { KnownResult } from '../conformance/known.ts';
@@ -81,6 +82,10 @@ export const FailureReport = z.strictObject({
   originalLength: count.describe('Commands of the program before it was shrunk'),
   shrinkRuns: count.describe('Programs that were tried while shrinking'),
   reproduced: z.boolean().describe('Whether the program failed when it was run once more, to be shown'),
+  log: z
+    .string()
+    .optional()
+    .describe('The end of what the target wrote beside its answers, such as to standard error, up to then'),
 });
 
 export const KnownReport = z.strictObject({
@@ -175,7 +180,7 @@ export function reportOf(campaign: Campaign, circumstances: Circumstances): Repo
     profile: specification.config.profile.id,
     verdict,
     runs: [runReport(campaign, circumstances)],
-    rules: _.uniqBy(specification.rules(), 'id').map((rule) => ruleReport(rule, coverage.hits(rule.id), skipped)),
+    rules: _.uniqBy(specification.rules(), 'id').map((rule) => ruleReport(rule, coverage.hits(rule.id), target)),
     invariants: invariants.map(({ id, status, checks, unseen }) => {
       const { sentence, source } = invariantById(id);
       return { id, sentence, source, status, checks, ...(unseen.length > 0 && { unseen: [...unseen] }) };
@@ -194,10 +199,10 @@ const runReport = (campaign: Campaign, { seed, shard }: Circumstances): RunRepor
   durationMs: Math.round(campaign.durationMs),
 });
 
-function ruleReport(rule: Rule, hits: number, skipped: Campaign['skipped']): RuleReport {
+function ruleReport(rule: Rule, hits: number, target: Target): RuleReport {
   const { id, command, kind, when, result, source, requires } = rule;
-  const lacks = skipped.some(({ capability }) => capability === requires);
-  const outOfReach = rule.unreachable ?? (lacks ? `the target lacks ${requires ?? ''}` : undefined);
+  const lack = lackOf(target, { name: command, requires });
+  const outOfReach = rule.unreachable ?? (lack === undefined ? undefined : `the target lacks ${lack}`);
   return { id, command, kind, when, result, source, hits, ...(outOfReach === undefined ? {} : { outOfReach }) };
 }
 
@@ -215,6 +220,7 @@ export function failureReport(
   rerun: Stepwise = { verdict: { kind: 'inconclusive', reason: 'not run again' }, steps: [] },
 ): FailureReport {
   const { program, original, twin, first, shrinkRuns } = failure;
+  const log = target.log?.() ?? '';
   return {
     steps: stepReports(specification, program, rerun.steps),
     ...reported(failure),
@@ -227,6 +233,7 @@ export function failureReport(
     originalLength: original.length,
     shrinkRuns,
     reproduced: rerun.verdict.kind === 'diverges',
+    ...(log === '' ? {} : { log }),
   };
 }
 

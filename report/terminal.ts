@@ -218,8 +218,24 @@ export function printFailure(failure: FailureReport, context: FailureContext, co
         ]),
     ...(reproduced ? [] : [field('note', 'run once more, the program did not fail: the target is not deterministic')]),
     ...(context.replay?.(token) ?? printReplay(token, context)),
+    ...printLog(failure),
   ].join('\n');
 }
+
+const LOG_LINES = 10;
+
+const printLog = ({ log = '' }: FailureReport): readonly string[] =>
+  log === ''
+    ? []
+    : [
+        '',
+        'Beside its answers the target wrote, last of all:',
+        ...log
+          .trimEnd()
+          .split('\n')
+          .slice(-LOG_LINES)
+          .map((line) => `  ${line}`),
+      ];
 
 const printFirst = ({ first }: FailureReport): readonly string[] =>
   first === undefined
