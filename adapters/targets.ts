@@ -3,6 +3,7 @@ import { UnavailableError, type Target } from './adapter.ts';
 import { kvmUnavailable, openKvm } from './linux/kvm.ts';
 import { openQemu, qemuUnavailable } from './linux/qemu-target.ts';
 import { mutantById, MUTANTS } from './mutants/index.ts';
+import { ProcessTarget } from './process/target.ts';
 import { referenceTarget } from './reference/reference.ts';
 import { simulatorTarget } from './simulator/index.ts';
 
@@ -14,6 +15,8 @@ export interface TargetEntry {
   unavailable?(): string | undefined;
   /** Set where opening takes seconds, so that a list of targets does not. */
   readonly heavy?: true;
+  /** Set where the name holds a command that opening executes, so that only the caller may choose it, and no file. */
+  readonly executes?: true;
   /** Makes it ready to execute programs. */
   open(options: OpenOptions): Target | Promise<Target>;
 }
@@ -25,21 +28,16 @@ export interface TargetOptions {
   readonly modules?: string | undefined;
   /** Added to the kernel's command line. */
   readonly append?: string | undefined;
+  /** How long a process may take to say who it is. */
+  readonly timeLimitMs?: number | undefined;
+  /** Sees what a process writes to standard error. */
+  readonly onStderr?: ((text: string) => void) | undefined;
 }
 
 interface OpenOptions extends TargetOptions {
   /** What follows the colon of a name. */
   readonly argument: string;
 }
-
-const NOT_BUILT = 'not built in this version';
-
-const planned = (name: string, summary: string): TargetEntry => ({
-  name,
-  summary,
-  unavailable: () => NOT_BUILT,
-  open: () => Promise.reject(new UnavailableError(NOT_BUILT)),
-});
 
 export const TARGETS: readonly TargetEntry[] = [
   {
@@ -66,7 +64,12 @@ export const TARGETS: readonly TargetEntry[] = [
     unavailable: qemuUnavailable,
     open: openQemu,
   },
-  planned('process:CMD', 'a program in any language, over its standard input and output'),
+  {
+    name: 'process:CMD',
+    summary: 'a program in any language, over its standard input and output: "process:CMD ARGS"',
+    executes: true,
+    open: ({ argument, timeLimitMs: helloMs, onStderr }) => ProcessTarget.open(argument, { helloMs, onStderr }),
+  },
 ];
 
 /** Whether the entry stands for many targets. */
@@ -77,13 +80,19 @@ export const isFamily = ({ name }: TargetEntry): boolean => name.includes(':');
  * what has it cannot be tested from here.
  */
 export async function targetByName(name: string, options: TargetOptions = {}): Promise<Target> {
-  const entry = TARGETS.find((each) => (isFamily(each) ? name.startsWith(prefixOf(each)) : name === each.name));
+  const entry = entryOf(name);
   if (entry === undefined)
     throw new RangeError(`unknown target '${name}'; known are ${TARGETS.map((each) => each.name).join(', ')}`);
   const reason = entry.unavailable?.();
   if (reason !== undefined) throw new UnavailableError(`target '${name}' is not available: ${reason}`);
   return entry.open({ ...options, argument: isFamily(entry) ? name.slice(prefixOf(entry).length) : '' });
 }
+
+/** Whether opening the target executes a command that stands in its name. */
+export const executesItsName = (name: string): boolean => entryOf(name)?.executes === true;
+
+const entryOf = (name: string): TargetEntry | undefined =>
+  TARGETS.find((each) => (isFamily(each) ? name.startsWith(prefixOf(each)) : name === each.name));
 
 /** `mutant:` of `mutant:ID`. */
 const prefixOf = ({ name }: TargetEntry): string => name.slice(0, name.indexOf(':') + 1);

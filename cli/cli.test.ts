@@ -82,19 +82,31 @@ describe('usage', () => {
     expect(stdout).toBe('');
   });
 
-  test.concurrent(
-    'a target that cannot be tested from here is refused with its reason, and listed with it',
-    async () => {
-      const [refused, listed] = await Promise.all([gmem(['run', '--target', 'process:./mine']), gmem(['targets'])]);
-      expect(refused).toEqual({
-        status: 3,
-        stdout: '',
-        stderr: "error: target 'process:./mine' is not available: not built in this version\n",
-      });
-      expect(listed.status).toBe(0);
-      expect(listed.stdout).toMatch(/^simulator {2}.*\n(.*\n)*process:CMD {2}.*\n {2}not available: not built/);
-    },
-  );
+  test.concurrent('a target that cannot be tested from here is refused with its reason', async () => {
+    const refused = await gmem(['run', '--target', 'process:./mine']);
+    expect(refused).toMatchObject({ status: 3, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^error: target 'process:\.\/mine' is not available: the implementation could not be started: .*; give the path/,
+    );
+  });
+
+  test.concurrent('targets are listed with what they are', async () => {
+    const { status, stdout } = await gmem(['targets']);
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^simulator {2}.*\n(.*\n)*process:CMD {2}a program in any language/);
+  });
+
+  test.concurrent.each([
+    ['a header', `# target: process:touch 'it was' here\n${VM}`],
+    [
+      'a token',
+      encodeToken({ program: VM, profile: 'linux-7.3', target: "process:touch 'it was' here", modelHash: '' }),
+    ],
+  ])('a command in %s is not executed, unless the caller says so', async (_where, input) => {
+    const { status, stderr } = await gmem(['replay', '-'], { input });
+    expect(status).toBe(2);
+    expect(stderr).toMatch(/names a command as its target: if you trust that, say --target 'process:touch '\\''it was/);
+  });
 
   test.concurrent('a bad program names file and line', async () => {
     await inFolder(async (folder) => {
@@ -308,6 +320,33 @@ describe('a run in shards', () => {
     const { status, stdout, stderr } = await gmem(args);
     expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
     expect(stderr).toContain(message);
+  });
+});
+
+describe('a program in another process', () => {
+  const hostile = (mode: string): string => `process:node adapters/process/hostile-child.mjs '${mode}'`;
+
+  test.concurrent('that cannot do what it is asked shows nothing', async () => {
+    const { status, stdout } = await gmem(['run', '--runs', '5', '--target', hostile('does not support it')]);
+    expect(status).toBe(3);
+    expect(stdout).toMatch(/^verdict +inconclusive: 5 of 5 programs: the target cannot execute .*: not yet$/m);
+  });
+
+  test.concurrent('is shown with what it complained of, and its complaints pass by', async () => {
+    await inFolder(async (folder) => {
+      const file = join(folder, 'report.json');
+      const args = ['run', '--runs', '5', '--target', hostile('complains and dies'), '--json', file];
+      const { status, stdout, stderr } = await gmem(args);
+      expect(status).toBe(1);
+      expect(stdout).toMatch(/^observed +crash: the implementation exited with 1$/m);
+      expect(stdout).toMatch(
+        /^Beside its answers the target wrote, last of all:\n( .*\n)* {2}this is \?\[31mtoo much$/m,
+      );
+      expect(stderr).toContain('this is ?[31mtoo much\n');
+      expect(readReport(file).failures).toEqual([
+        expect.objectContaining({ log: expect.stringContaining('too much'), reproduced: true }) as unknown,
+      ]);
+    });
   });
 });
 

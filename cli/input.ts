@@ -1,8 +1,10 @@
 /** Programs that the caller hands in: as a file, on standard input, or as a replay token. */
 import { readFileSync } from 'node:fs';
+import { executesItsName } from '../adapters/targets.ts';
 import { decodeToken, isToken } from '../conformance/token.ts';
 import { headerOf, parseProgram, ProgramError, type Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
+import { shellWord } from '../report/text.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import { withSubject, type Subject, type SubjectOptions } from './options.ts';
 import { scenarioFile, scenarioNames } from '../scenarios/library.ts';
@@ -31,8 +33,16 @@ export function withProgram<T>(
   use: (loaded: Loaded) => Promise<T>,
 ): Promise<T> {
   const input = readInput(argument);
+  if (options.target === undefined) assertHarmless(input);
   const wanted = { ...options, target: options.target ?? input.target, profile: options.profile ?? input.profile };
   return withSubject(wanted, (subject) => use({ ...subject, ...parse(subject.specification, input) }));
+}
+
+/** Reading a program that a stranger wrote must execute nothing that the caller did not ask for. */
+function assertHarmless({ name, target }: Input): void {
+  if (target === undefined || !executesItsName(target)) return;
+  const shown = shellWord(target.replace(/\p{Cc}/gu, '?'));
+  throw new UsageError(`${name} names a command as its target: if you trust that, say --target ${shown}`);
 }
 
 function parse(specification: Specification, { name, text, modelHash }: Input): Omit<Loaded, keyof Subject> {

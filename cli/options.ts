@@ -122,13 +122,14 @@ export interface Subject {
 
 /** Opens the target, gives it with the rules that it is held against, and closes it when all is done. */
 export async function withSubject<T>(options: SubjectOptions, use: (subject: Subject) => Promise<T>): Promise<T> {
-  const { target: name = DEFAULT_TARGET, profile, timeLimit = DEFAULT_TIME_LIMIT_MS / 1000 } = options;
+  const { target: name = DEFAULT_TARGET, profile, timeLimit } = options;
+  const timeLimitMs = timeLimit === undefined ? DEFAULT_TIME_LIMIT_MS : timeLimit * 1000;
   assertFitting(name, options);
-  const target = await openTarget(name, options);
+  const target = await openTarget(name, { ...options, timeLimitMs, onStderr: passOn });
   try {
     const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? target.profile?.id ?? DEFAULT_PROFILE;
     const specification = specify(profile ?? usual, target.machine);
-    return await use({ target, specification, timeLimitMs: timeLimit * 1000 });
+    return await use({ target, specification, timeLimitMs });
   } finally {
     await target.close?.();
   }
@@ -143,9 +144,11 @@ function assertFitting(name: string, { kernel, modules, append }: SubjectOptions
     if (path !== undefined && !existsSync(path)) throw new UsageError(`there is no '${path}'`);
 }
 
+const passOn = (text: string): void => void process.stderr.write(text);
+
 export interface SubjectOptions extends TargetOptions {
   readonly target?: string | undefined;
   readonly profile?: string | undefined;
-  /** In seconds. */
+  /** Seconds that the target may take for one program, or to start. */
   readonly timeLimit?: number | undefined;
 }

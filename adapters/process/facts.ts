@@ -1,10 +1,14 @@
 /** Facts as they cross the pipe: the parts of model/core/facts.ts in JSON, all of them optional. */
 import { z } from 'zod';
 import type { FactPart, FactParts, Facts as ModelFacts } from '../../model/core/facts.ts';
+import { harmless } from './lines.ts';
 
-const label = z.string();
-/** A page, frame or slot number, or how many there are. JSON holds them exactly up to 2^53. */
-const count = z.int().nonnegative();
+const label = z.string().regex(/^[a-z][a-z0-9_-]{0,31}$/, { error: 'not a label' });
+/** A page, frame or slot number, or how many there are: 64 bits of address have no more pages. */
+const count = z
+  .int()
+  .min(0)
+  .max(2 ** 52);
 /** JSON has null where the model has undefined. */
 const orNull = <T extends z.ZodType>(schema: T) => schema.nullable().transform((value) => value ?? undefined);
 
@@ -113,13 +117,31 @@ const PARTS = {
     .array(z.object({ event: z.enum(['share', 'unshare']), frame: count }))
     .describe('The tracepoints kvm_gmem_share and kvm_gmem_unshare since the last command, in order.'),
   outOfBounds: z
-    .array(z.string())
+    .array(z.string().max(4096).transform(harmless))
     .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),
 } satisfies { readonly [Part in FactPart]: z.ZodType<FactParts[Part]> };
 
 const optional = Object.fromEntries(Object.entries(PARTS).map(([part, schema]) => [part, schema.exactOptional()])) as {
   readonly [Part in FactPart]: z.ZodExactOptional<(typeof PARTS)[Part]>;
 };
+
+/** Invariants hold entries against each other, which takes its time. */
+export const MAX_ENTRIES = 10_000;
+
+/** How a value is held against a schema; `where` is its place in the facts. Throws. */
+type Check = (schema: z.ZodType, value: unknown, where: string) => unknown;
+
+const Entries = z.array(z.unknown()).max(MAX_ENTRIES, { error: `more than ${MAX_ENTRIES} entries` });
+
+/** The parts that are known, each checked entry by entry. */
+export function parseFacts(facts: Readonly<Record<string, unknown>>, check: Check): ModelFacts {
+  const read = (part: FactPart): readonly unknown[] => {
+    const entries = check(Entries, facts[part], part) as readonly unknown[];
+    return entries.map((entry, index) => check(PARTS[part].element, entry, `${part}[${index}]`));
+  };
+  const known = (Object.keys(PARTS) as FactPart[]).filter((part) => facts[part] !== undefined);
+  return Object.fromEntries(known.map((part) => [part, read(part)]));
+}
 
 export const Facts = z
   .object(optional)

@@ -2,17 +2,23 @@
  * The protocol of process targets: what crosses the pipes, one JSON object a line. docs/protocol.md describes it; the JSON
  * Schemas beside it, and the checks of every answer, are made from the definitions here.
  */
+import _ from 'lodash';
 import { z } from 'zod';
 import { CATALOGUE } from '../../model/catalogue.ts';
 import { U64_MAX } from '../../model/core/abi.ts';
 import type { ArgValue, Domain } from '../../model/core/domain.ts';
-import type { Errno, Observation } from '../../model/core/outcome.ts';
+import type { Facts as ModelFacts } from '../../model/core/facts.ts';
+import type { Errno, Observation as Outcome } from '../../model/core/outcome.ts';
 import { PROFILES, type Machine } from '../../model/core/profile.ts';
 import { argumentsOf, type AnyCommand, type AnyTransition } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES } from '../adapter.ts';
-import { Facts } from './facts.ts';
+import { Facts, parseFacts } from './facts.ts';
+import { harmless } from './lines.ts';
 
 export const PROTOCOL = 1;
+
+/** A run has no more: neither what is sent nor what is answered grows without end. */
+export const COMMANDS_IN_A_RUN = 100;
 
 /* Numbers and names. */
 
@@ -67,10 +73,17 @@ const ResetRequest = z
   .object({ type: z.literal('reset'), profile: z.enum(profileIds).describe('Whose rules hold on the machine') })
   .meta({ id: 'reset', description: 'Give up the machine, and begin with a fresh one. No answer.' });
 
-const RunRequest = z.object({ type: z.literal('run'), id, commands: z.array(z.union(CATALOGUE.map(command))) }).meta({
-  id: 'run',
-  description: 'Execute the commands in order, on the machine as it is. Answer with observations.',
-});
+const RunRequest = z
+  .object({
+    type: z.literal('run'),
+    id,
+    commands: z.array(z.union(CATALOGUE.map(command))).max(COMMANDS_IN_A_RUN),
+    facts: z.literal(false).optional().describe('There where facts are not wanted'),
+  })
+  .meta({
+    id: 'run',
+    description: 'Execute the commands in order, on the machine as it is. Answer with observations.',
+  });
 
 /** Every line that an implementation reads. */
 export const Request = z
@@ -79,8 +92,8 @@ export const Request = z
 
 export const encodeHello = (): string => line({ type: 'hello', protocol: PROTOCOL });
 export const encodeReset = (profile: string): string => line({ type: 'reset', profile });
-export const encodeRun = (run: number, program: readonly AnyCommand[]): string =>
-  line({ type: 'run', id: run, commands: program.map(encodeCommand) });
+export const encodeRun = (run: number, program: readonly AnyCommand[], declinesFacts = false): string =>
+  line({ type: 'run', id: run, commands: program.map(encodeCommand), ...(declinesFacts ? { facts: false } : {}) });
 
 const line = (message: z.input<typeof Request>): string => `${JSON.stringify(message)}\n`;
 
@@ -110,18 +123,23 @@ const MACHINE = {
   memoryBytes: u64From(1n << 30n, 1n << 52n).describe('Programs need less than half of this much memory'),
 } satisfies { readonly [Field in keyof Machine]: z.ZodType<Machine[Field]> };
 
-const MachineAnswer = z.object(MACHINE).partial().meta({
+const optional = _.mapValues(MACHINE, (field) => field.exactOptional()) as {
+  readonly [Field in keyof Machine]: z.ZodExactOptional<(typeof MACHINE)[Field]>;
+};
+
+const MachineAnswer = z.object(optional).meta({
   id: 'machine',
   description: 'What the machine offers, as far as that is not what docs/protocol-reference.md has under "Machine"',
 });
 
-const text = z.string().max(4096);
+/** In words, for people. */
+const text = z.string().max(4096).transform(harmless);
 
 const HelloAnswer = z
   .object({
     type: z.literal('hello'),
     protocol: z.literal(PROTOCOL, { error: `wanted ${PROTOCOL}, the version of the protocol that the kit speaks` }),
-    name: text.min(1).describe('Of the implementation, for reports'),
+    name: text.describe('Of the implementation, for reports'),
     version: text.optional().describe('The same'),
     profile: z.enum(profileIds).optional().describe('Whose rules it keeps, where the caller does not say otherwise'),
     commands: z
@@ -140,14 +158,18 @@ const HelloAnswer = z
   })
   .meta({ id: 'hello', description: 'Who it is and what it has. The answer to hello.' });
 
+const WANTED_ERRNO = 'write the name of an error, such as "EINVAL"';
+
 const errno = z
-  .string()
-  .regex(/^E[A-Z0-9]{1,20}$/, { error: 'write the name of an error, such as "EINVAL"' })
+  .string({ error: WANTED_ERRNO })
+  .regex(/^E[A-Z0-9]{1,20}$/, { error: WANTED_ERRNO })
   // Names that no rule has are told as well: they diverge.
   .transform((name) => name as Errno)
   .meta({ id: 'errno', description: 'The name of an error, such as EINVAL' });
 
-const kind = <const K extends Observation['kind']>(name: K) => z.literal(name);
+const WANTED_SIGNAL = 'write the name of a signal, such as "SIGBUS"';
+
+const kind = <const K extends Outcome['kind']>(name: K) => z.literal(name);
 
 const OutcomeAnswer = z
   .discriminatedUnion('kind', [
@@ -170,8 +192,8 @@ const OutcomeAnswer = z
       .object({
         kind: kind('signal'),
         signal: z
-          .string()
-          .regex(/^SIG[A-Z0-9]{2,10}$/, { error: 'write the name of a signal, such as "SIGBUS"' })
+          .string({ error: WANTED_SIGNAL })
+          .regex(/^SIG[A-Z0-9]{2,10}$/, { error: WANTED_SIGNAL })
           .transform((name) => name as 'SIGBUS'),
       })
       .describe('The access of the host raised a signal.'),
@@ -200,3 +222,72 @@ const ObservationsAnswer = z
 export const Answer = z
   .discriminatedUnion('type', [HelloAnswer, ObservationsAnswer])
   .meta({ title: 'What an implementation writes, one object a line' });
+
+/** An answer that is none. The message says what is wrong with it, and where. */
+export class Breach extends Error {}
+
+export type Hello = z.output<typeof HelloAnswer>;
+
+/** What came of a command. `facts` are left out where they are as before. */
+export interface Answered {
+  readonly outcome: Outcome;
+  readonly facts?: ModelFacts;
+}
+
+/** Throws a Breach. */
+export const parseHello = (answer: string): Hello => checked(HelloAnswer, message(answer, 'hello'), '');
+
+/*
+ * What a stranger may send by the million is checked one by one, up to the first mistake: a schema would list all of them,
+ * in gigabytes.
+ */
+const Envelope = ObservationsAnswer.extend({ observations: z.array(z.unknown()) });
+const Observation = ObservationAnswer.extend({ facts: z.record(z.string(), z.unknown()).optional() });
+
+function observation(value: unknown, place: string): Answered {
+  const { outcome, facts } = checked(Observation, value, place);
+  return {
+    outcome,
+    ...(facts === undefined
+      ? {}
+      : { facts: parseFacts(facts, (schema, part, where) => checked(schema, part, `${place}.facts.${where}`)) }),
+  };
+}
+
+/** What came of `wanted` commands, in the run of this id. Throws a Breach. */
+export function parseObservations(answer: string, run: number, wanted: number): readonly Answered[] {
+  const { id: answered, observations } = checked(Envelope, message(answer, 'observations'), '');
+  if (answered !== run) throw new Breach(`id: wanted ${run}, that of the run, and it is ${answered}`);
+  if (observations.length > wanted) throw new Breach(`observations: ${observations.length}, for ${count(wanted)}`);
+  const read = observations.map((each, index) => observation(each, `observations[${index}]`));
+  const last = read.findIndex(({ outcome: { kind: each } }) => each === 'crash' || each === 'unsupported');
+  if (last < 0 && read.length < wanted) throw new Breach(`observations: ${read.length}, for ${count(wanted)}`);
+  if (last >= 0 && last < read.length - 1)
+    throw new Breach(`observations[${last + 1}]: behind ${read[last]?.outcome.kind ?? ''} there are none`);
+  return read;
+}
+
+const count = (commands: number): string => (commands === 1 ? '1 command' : `${commands} commands`);
+
+function message(answer: string, wanted: z.output<typeof Answer>['type']): object {
+  let value: unknown;
+  try {
+    value = JSON.parse(answer);
+  } catch (error) {
+    throw new Breach(`not JSON: ${(error as Error).message}`);
+  }
+  if (!_.isPlainObject(value)) throw new Breach('not a JSON object');
+  const { type } = value as { readonly type?: unknown };
+  if (type !== wanted)
+    throw new Breach(`type: wanted "${wanted}", and it is ${type === undefined ? 'not there' : JSON.stringify(type)}`);
+  return value as object;
+}
+
+function checked<T>(schema: z.ZodType<T>, value: unknown, place: string): T {
+  const { data, error } = schema.safeParse(value);
+  if (error === undefined) return data;
+  const [issue] = error.issues;
+  const path = (issue?.path ?? []).map((key) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`));
+  const field = [place, ...path].join('').replace(/^\./, '');
+  throw new Breach([...(field === '' ? [] : [field]), issue?.message].join(': '));
+}
