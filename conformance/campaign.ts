@@ -7,7 +7,6 @@ import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { unseenParts } from '../model/invariants/index.ts';
-import { holdsIn } from '../model/core/profile.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
 import { abilitiesOf, lackOf, whyWithout } from './capability.ts';
@@ -355,7 +354,7 @@ class Running {
   }
 
   result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
-    const { coverage } = this.#checking;
+    const { coverage, tally } = this.#checking;
     const verdict = this.#verdict();
     return {
       verdict: verdict?.kind ?? 'conforms',
@@ -363,7 +362,7 @@ class Running {
       programs: this.#programs,
       commands: this.#commands,
       coverage,
-      invariants: invariantResults(this.#checking, brokenBy(failure, this.#known.results())),
+      invariants: invariantResults(this.#target, tally, brokenBy(failure, this.#known.results())),
       unmodelled: this.#unmodelled,
       known: this.#known.results(),
       skipped: [...skippedOn(this.#target), ...skippedCommands(this.#target, this.#specification)],
@@ -387,12 +386,12 @@ const brokenBy = (failure: Failure | undefined, known: readonly KnownResult[]): 
   );
 
 function invariantResults(
-  { specification, target: { capabilities }, tally: { checks, shown } }: Checking & { readonly tally: InvariantTally },
+  { capabilities }: Target,
+  { checks, shown }: InvariantTally,
   broken: ReadonlySet<string>,
 ): readonly InvariantResult[] {
   const isBlind = !capabilities.has('facts') || shown.size > 0;
-  const here = ALL_INVARIANTS.filter(({ only }) => holdsIn(specification.config.profile, only));
-  return here.map((invariant) => {
+  return ALL_INVARIANTS.map((invariant) => {
     const { id } = invariant;
     const count = checks.get(id) ?? 0;
     const isOverFacts = 'clauses' in invariant;
