@@ -7,6 +7,7 @@ import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { unseenParts } from '../model/invariants/index.ts';
+import { holdsIn } from '../model/core/profile.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
 import { abilitiesOf, lackOf, whyWithout } from './capability.ts';
@@ -354,7 +355,7 @@ class Running {
   }
 
   result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
-    const { coverage, tally } = this.#checking;
+    const { coverage } = this.#checking;
     const verdict = this.#verdict();
     return {
       verdict: verdict?.kind ?? 'conforms',
@@ -362,7 +363,7 @@ class Running {
       programs: this.#programs,
       commands: this.#commands,
       coverage,
-      invariants: invariantResults(this.#target, tally, brokenBy(failure, this.#known.results())),
+      invariants: invariantResults(this.#checking, brokenBy(failure, this.#known.results())),
       unmodelled: this.#unmodelled,
       known: this.#known.results(),
       skipped: [...skippedOn(this.#target), ...skippedCommands(this.#target, this.#specification)],
@@ -386,12 +387,12 @@ const brokenBy = (failure: Failure | undefined, known: readonly KnownResult[]): 
   );
 
 function invariantResults(
-  { capabilities }: Target,
-  { checks, shown }: InvariantTally,
+  { specification, target: { capabilities }, tally: { checks, shown } }: Checking & { readonly tally: InvariantTally },
   broken: ReadonlySet<string>,
 ): readonly InvariantResult[] {
   const isBlind = !capabilities.has('facts') || shown.size > 0;
-  return ALL_INVARIANTS.map((invariant) => {
+  const here = ALL_INVARIANTS.filter(({ only }) => holdsIn(specification.config.profile, only));
+  return here.map((invariant) => {
     const { id } = invariant;
     const count = checks.get(id) ?? 0;
     const isOverFacts = 'clauses' in invariant;

@@ -5,7 +5,7 @@ import { printOutcome, sameOutcome, type Observation } from '../model/core/outco
 import type { Program } from '../model/core/program.ts';
 import type { AnyCommand, AnyTransition, Specification, Step } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
-import { brokenBy, INVARIANTS, isObservable, type Invariant } from '../model/invariants/index.ts';
+import { brokenBy, invariantsOf, isObservable, type Invariant } from '../model/invariants/index.ts';
 import type { Coverage } from './coverage.ts';
 import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -110,7 +110,8 @@ function compare(
     else if (tally !== undefined) tally.environment++;
     if (next !== expected.state) expectations = undefined;
     const half = leavesPrefix(specification, command, expected, observed.outcome);
-    const failed = !half && isFailure(observed.outcome);
+    // Where the expected state is another, that is the partial progress which the rule documents.
+    const failed = !half && expected.state === state && isFailure(observed.outcome);
     const broken = brokenInvariant(checking, failed, observed, facts);
     if (broken !== undefined) return violated(at, expected, broken);
     if (half) return { kind: 'conforms', commands: at + 1, unmodelled: { at, rule: expected.rule, reason: HALF_DONE } };
@@ -145,7 +146,7 @@ export function expectationsOf(specification: Specification, program: Program): 
 }
 
 function brokenInvariant(
-  { tally }: Checking,
+  { specification, tally }: Checking,
   failed: boolean,
   { facts }: Observed,
   before: Facts | undefined,
@@ -153,7 +154,7 @@ function brokenInvariant(
   // Facts that did not change since they were last looked at are as true as they were then.
   if (facts === undefined || facts === before) return undefined;
   if (tally !== undefined) for (const part in facts) tally.shown.add(part as FactPart);
-  for (const invariant of INVARIANTS) {
+  for (const invariant of invariantsOf(specification.config.profile)) {
     if (!isObservable(invariant, facts)) continue;
     if (tally !== undefined) tally.checks.set(invariant.id, (tally.checks.get(invariant.id) ?? 0) + 1);
     const how = brokenBy(invariant, { before, after: facts, failed });

@@ -1,7 +1,7 @@
 import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
 import { SECRECY } from './secret.ts';
 
-export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source'>;
+export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source' | 'only'>;
 
 /** Those over facts, and those that compare runs. */
 export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...INVARIANTS, SECRECY];

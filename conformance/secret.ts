@@ -7,7 +7,7 @@ import { printOutcome, sameOutcome } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
 import type { AnyCommand, Specification, Step } from '../model/core/specification.ts';
 import { storesSecret } from '../model/gmem/guest-access.ts';
-import type { Checking } from './check.ts';
+import { expectationsOf, type Checking } from './check.ts';
 import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
 
@@ -52,10 +52,14 @@ export async function checkSecrecy(
   const twin = twinOf(checking.specification, program, trace);
   if (twin === undefined) return { kind: 'conforms', commands: 0 };
   try {
+    const { specification } = checking;
+    const run = { program, expected: trace ?? expectationsOf(specification, program) };
+    const twinRun = { program: twin, expected: expectationsOf(specification, twin) };
+    // With another secret the guest's tables may lead to where the specification is silent.
+    if (twinRun.expected.some(({ unmodelled }) => unmodelled !== undefined)) return { kind: 'conforms', commands: 0 };
     const [one, other] = [await observations(checking, program), await observations(checking, twin)];
-    if (isDisturbed(checking.specification, program, one) || isDisturbed(checking.specification, twin, other))
-      return { kind: 'conforms', commands: 0 };
-    const told = tell(program, twin, one, other);
+    if (isDisturbed(run, one) || isDisturbed(twinRun, other)) return { kind: 'conforms', commands: 0 };
+    const told = tell(run, twinRun, one, other);
     if (told !== undefined) return told;
     if (one.length < program.length || other.length < program.length)
       return { kind: 'inconclusive', reason: 'the target was gone before the end of the program' };
@@ -69,29 +73,35 @@ const observations = async (checking: Checking, program: Program): Promise<reado
   ...(await observe(checking.target, program, checking.specification.config.profile, { ...checking, facts: false })),
 ];
 
-/** After an error that the environment caused, what was a secret by the specification may go to shared memory. */
-function isDisturbed(specification: Specification, program: Program, observed: readonly Observed[]): boolean {
-  let state = specification.initial;
-  return program.some((command, at) => {
-    const { mayAlso, outcome: expected, state: next } = specification.step(state, command);
-    state = next;
-    const outcome = observed[at]?.outcome;
-    return (
-      outcome !== undefined && 'errno' in outcome && mayAlso.includes(outcome.errno) && !sameOutcome(expected, outcome)
-    );
-  });
+interface Run {
+  readonly program: Program;
+  readonly expected: readonly Step[];
 }
 
-function tell(
-  program: Program,
-  twin: Program,
-  one: readonly Observed[],
-  other: readonly Observed[],
-): Divergence | undefined {
-  for (const [at, { name }] of program.entries()) {
+/** After an error that the environment caused, what was a secret by the specification may go to shared memory. */
+const isDisturbed = ({ expected }: Run, observed: readonly Observed[]): boolean =>
+  expected.some(({ mayAlso, outcome: wanted }, at) => {
+    const outcome = observed[at]?.outcome;
+    return (
+      outcome !== undefined && 'errno' in outcome && mayAlso.includes(outcome.errno) && !sameOutcome(wanted, outcome)
+    );
+  });
+
+/** Commands by which the guest, KVM for it, or the kernel where its direct map shows the page may read a secret. */
+const READERS: ReadonlySet<string> = new Set(['guest.load', 'kvm.read-guest', 'gpc.read', 'guest.walk', 'kernel.load']);
+
+/** Whether the specification itself has it that the command reads a secret. */
+const readsSecret = (run: Run, twin: Run, at: number): boolean => {
+  const [one, other] = [run.expected[at]?.outcome, twin.expected[at]?.outcome];
+  return (
+    READERS.has(run.program[at]?.name ?? '') && one !== undefined && other !== undefined && !sameOutcome(one, other)
+  );
+};
+
+function tell(run: Run, twin: Run, one: readonly Observed[], other: readonly Observed[]): Divergence | undefined {
+  for (const at of run.program.keys()) {
     const [a, b] = [one[at]?.outcome, other[at]?.outcome];
-    // What the guest itself reads may tell its own secrets.
-    if (name === 'guest.load' || a === undefined || b === undefined || sameOutcome(a, b)) continue;
+    if (a === undefined || b === undefined || sameOutcome(a, b) || readsSecret(run, twin, at)) continue;
     return {
       kind: 'diverges',
       at,
@@ -99,7 +109,7 @@ function tell(
       invariant: SECRECY.id,
       expected: SECRECY.sentence,
       observed: `the host saw ${printOutcome(a)} with one secret and ${printOutcome(b)} with another`,
-      twin,
+      twin: twin.program,
     };
   }
   return undefined;

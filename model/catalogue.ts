@@ -2,6 +2,17 @@
 import type { Program } from './core/program.ts';
 import type { AnyTransition, Specification } from './core/specification.ts';
 import type { CommandOf } from './core/transition.ts';
+import { gpcActivate } from './direct-map/gpc-activate.ts';
+import { gpcDeactivate } from './direct-map/gpc-deactivate.ts';
+import { gpcInit } from './direct-map/gpc-init.ts';
+import { gpcRead } from './direct-map/gpc-read.ts';
+import { gpcRefresh } from './direct-map/gpc-refresh.ts';
+import { gpcWrite } from './direct-map/gpc-write.ts';
+import { guestMmio } from './direct-map/guest-mmio.ts';
+import { guestWalk } from './direct-map/guest-walk.ts';
+import { kernelLoad } from './direct-map/kernel-load.ts';
+import { kvmReadGuest } from './direct-map/kvm-read-guest.ts';
+import { kvmWriteGuest } from './direct-map/kvm-write-guest.ts';
 import { attributesSet } from './gmem/attributes-set.ts';
 import { capCheck } from './gmem/cap-check.ts';
 import { faultSlab } from './gmem/fault-slab.ts';
@@ -47,6 +58,17 @@ const ALL = [
   fdClose,
   memoryFail,
   faultSlab,
+  kvmReadGuest,
+  kvmWriteGuest,
+  guestWalk,
+  guestMmio,
+  kernelLoad,
+  gpcInit,
+  gpcActivate,
+  gpcRefresh,
+  gpcRead,
+  gpcWrite,
+  gpcDeactivate,
 ] as const;
 
 /** Any command, with the arguments that belong to it. */

@@ -1,17 +1,25 @@
 /** What the specification's own state says is true, in the vocabulary of facts. */
 import type {
   BindingFact,
+  CacheFact,
   FactParts,
   FileFact,
+  FrameRun,
   InodeFact,
   PrivateFact,
   ResidentFact,
+  ShareFact,
   SlotFact,
   StageTwoFact,
   UserMappingFact,
   VmFact,
 } from './core/facts.ts';
-import type { Label, State } from './core/state.ts';
+import { PAGE_SHIFT } from './core/abi.ts';
+import { holdsIn } from './core/profile.ts';
+import { known, type Label, type State } from './core/state.ts';
+import { isCurrent } from './direct-map/caches.ts';
+import { absentPages, sharesOf } from './direct-map/presence.ts';
+import { isOutOfDirectMap } from './gmem/content.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
 
 /**
@@ -36,11 +44,15 @@ function frameNumbers(state: State): (inode: Label, page: number) => number {
   };
 }
 
-/** What the specification knows of: no mechanism. */
-type Specified = Pick<
+/** What the specification knows of, but for the direct map: no mechanism. */
+type Common = Pick<
   FactParts,
   'vms' | 'private' | 'files' | 'inodes' | 'slots' | 'bindings' | 'resident' | 'stageTwo' | 'user' | 'poisoned'
 >;
+type OfDirectMap = Pick<FactParts, 'inodes' | 'absent' | 'shares' | 'caches'>;
+type Specified = Common & Partial<OfDirectMap>;
+
+type FrameOf = ReturnType<typeof frameNumbers>;
 
 export function factsOfState(state: State): Specified {
   const vms: VmFact[] = [];
@@ -97,10 +109,35 @@ export function factsOfState(state: State): Specified {
     stageTwo,
     user: userMappings(state, frameOf),
     poisoned,
+    ...(holdsIn(state.config.profile, { feature: 'direct-map' }) && directMapFacts(state, inodes, frameOf)),
   };
 }
 
-function userMappings(state: State, frameOf: (inode: Label, page: number) => number): UserMappingFact[] {
+function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: FrameOf): OfDirectMap {
+  const absent: FrameRun[] = [];
+  const shares: ShareFact[] = [];
+  for (const inode of state.inodes.keys()) {
+    for (const { start, end } of absentPages(state, inode))
+      absent.push({ frame: frameOf(inode, start), count: end - start });
+    for (const [page, holders] of sharesOf(state, inode))
+      shares.push({ frame: frameOf(inode, page), sharing: holders.length, holders });
+  }
+  return {
+    inodes: inodes.map((each) => ({ ...each, noDirectMap: isOutOfDirectMap(known(state.inodes, each.inode)) })),
+    absent,
+    shares,
+    caches: cacheFacts(state, frameOf),
+  };
+}
+
+const cacheFacts = (state: State, frameOf: FrameOf): CacheFact[] =>
+  Array.from(state.caches, ([gpc, { vm, gpa, page }]) => ({
+    ...{ gpc, vm, active: gpa !== undefined, valid: isCurrent(state, gpc) },
+    gfn: gpa === undefined ? undefined : Number(gpa >> PAGE_SHIFT),
+    frame: page && frameOf(page.inode, page.page),
+  }));
+
+function userMappings(state: State, frameOf: FrameOf): UserMappingFact[] {
   const user: UserMappingFact[] = [];
   for (const [mapping, { inode, firstPage, touched }] of state.mappings)
     for (const { start, end } of touched)

@@ -43,6 +43,8 @@ function sample(name: string, domain: Domain): string {
       return 'arena+0x1000';
     case 'mapping':
       return 'map0';
+    case 'cache':
+      return 'gpc0';
     case 'fresh':
       return `${(domain as FreshDomain).prefix}0`;
     case 'fd':

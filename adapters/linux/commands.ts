@@ -41,11 +41,24 @@ export interface Context {
 }
 
 type ArgsOf<N extends Command['name']> = Extract<Command, { readonly name: N }>['args'];
+const NO_DIRECT_MAP = 'no released kernel takes guest memory out of the direct map';
+
 /** Commands that no released kernel has, or that take more than system calls; and why. */
 export const ABSENT = {
   'gmem.link': 'no released kernel has KVM_LINK_GUEST_MEMFD',
   'memory.fail': 'memory failures are not injected into kernels yet',
   'fault.slab': 'failing allocations are not injected into kernels yet',
+  'kvm.read-guest': NO_DIRECT_MAP,
+  'kvm.write-guest': NO_DIRECT_MAP,
+  'guest.walk': NO_DIRECT_MAP,
+  'guest.mmio': NO_DIRECT_MAP,
+  'kernel.load': NO_DIRECT_MAP,
+  'gpc.init': NO_DIRECT_MAP,
+  'gpc.activate': NO_DIRECT_MAP,
+  'gpc.refresh': NO_DIRECT_MAP,
+  'gpc.read': NO_DIRECT_MAP,
+  'gpc.write': NO_DIRECT_MAP,
+  'gpc.deactivate': NO_DIRECT_MAP,
 } as const satisfies Partial<Record<Command['name'], string>>;
 export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;
 type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;

@@ -83,7 +83,9 @@ export const VM_TYPES = named('values', 'KVM_X86_', VM_TYPE, '_VM');
 /** Source: include/uapi/linux/kvm.h. */
 export const CAPS = named('values', 'KVM_CAP_', CAP);
 const SLOT_FLAGS = named('bits', 'KVM_MEM_', KVM_MEM);
-const GMEM_FLAGS = named('bits', 'GUEST_MEMFD_FLAG_', GMEM_FLAG);
+/** NO_DIRECT_MAP is only proposed: no header has the name. */
+const { NO_DIRECT_MAP: _proposed, ...RELEASED_FLAGS } = GMEM_FLAG;
+const GMEM_FLAGS = named('bits', 'GUEST_MEMFD_FLAG_', RELEASED_FLAGS);
 const ATTRIBUTES: Names = { of: 'bits', names: { KVM_MEMORY_ATTRIBUTE_PRIVATE: ATTRIBUTE_PRIVATE } };
 /** Source: include/uapi/linux/falloc.h. */
 export const FALLOC_MODES = named('bits', 'FALLOC_FL_', FALLOC);

@@ -21,8 +21,8 @@ export const VM_TYPE = { DEFAULT: 0n, SW_PROTECTED: 1n, SEV: 2n, SEV_ES: 3n, SNP
 /** flags of struct kvm_userspace_memory_region(2). */
 export const KVM_MEM = { LOG_DIRTY_PAGES: 1n, READONLY: 2n, GUEST_MEMFD: 4n } as const;
 
-/** flags of struct kvm_create_guest_memfd. */
-export const GMEM_FLAG = { MMAP: 1n, INIT_SHARED: 2n } as const;
+/** flags of struct kvm_create_guest_memfd. NO_DIRECT_MAP is proposed: docs/adr/0009-direct-map.md. */
+export const GMEM_FLAG = { MMAP: 1n, INIT_SHARED: 2n, NO_DIRECT_MAP: 4n } as const;
 
 /** attributes of struct kvm_memory_attributes. */
 export const ATTRIBUTE_PRIVATE = 8n;
@@ -66,5 +66,7 @@ export const GMEM_FILE_MODE = 0o100_600n;
 /** Number of whole pages in `bytes`, which must be a multiple of the page size. Exact up to 2^53 pages. */
 export const toPages = (bytes: bigint): number => Number(bytes >> PAGE_SHIFT);
 export const isPageAligned = (bytes: bigint): boolean => (bytes & PAGE_MASK) === 0n;
+/** INVALID_GPA of include/linux/kvm_types.h: what KVM says where there is no guest physical address. */
+export const INVALID_GPA = ~0n & U64_MAX;
 /** The value that a C `u64` addition leaves. */
 export const wrap64 = (value: bigint): bigint => value & U64_MAX;

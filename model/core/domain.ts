@@ -9,7 +9,7 @@ import { ARENA, NO_FD, type Address, type FdKind, type Label, type State } from 
 export type ArgValue = bigint | Label | Address;
 
 export interface Domain<T extends ArgValue = ArgValue> {
-  readonly kind: 'integer' | 'fd' | 'mapping' | 'fresh' | 'choice' | 'address';
+  readonly kind: 'integer' | 'fd' | 'mapping' | 'cache' | 'fresh' | 'choice' | 'address';
   /** For documents: `u64`, `fd of a vm`, … */
   readonly describe: string;
   /** The least and the largest value of an integer. */
@@ -104,7 +104,11 @@ export const i64 = (options: IntegerOptions = {}): Domain<bigint> =>
 export const i32 = (options: IntegerOptions = {}): Domain<bigint> =>
   integer('i32', -0x8000_0000n, 0x7fff_ffffn, [-1n, ...(options.boundaries ?? [])]);
 
-function reference(kind: 'fd' | 'mapping', describe: string, candidates: (state: State) => Label[]): Domain<Label> {
+function reference(
+  kind: 'fd' | 'mapping' | 'cache',
+  describe: string,
+  candidates: (state: State) => Label[],
+): Domain<Label> {
   return {
     kind,
     describe,
@@ -125,6 +129,8 @@ export const fd = (kind: FdKind | 'any'): Domain<Label> =>
 
 export const mapping = (): Domain<Label> =>
   reference('mapping', 'mapping', (state) => [ARENA, ...state.mappings.keys()]);
+
+export const cache = (): Domain<Label> => reference('cache', 'cache', (state) => [NO_FD, ...state.caches.keys()]);
 
 /** A label that the command gives to what it creates. */
 export const fresh = (prefix: string): FreshDomain => ({

@@ -64,7 +64,7 @@ export interface ResidentFact {
   readonly inode: Label;
   readonly page: number;
   readonly count: number;
-  /** The first of the physical frames in a row that hold them. Whoever reports entries of stage 2 knows it. */
+  /** The first of the physical frames in a row that hold them. Whoever reports entries of stage 2, or caches, knows it. */
   readonly frame?: number;
   /** References to each of those frames; mechanism, so left out by a target that does not count. */
   readonly references?: number;

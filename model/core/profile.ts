@@ -7,7 +7,18 @@ import type { Machine } from './machine.ts';
 
 export { FULL_MACHINE, type Machine } from './machine.ts';
 
-export type Feature = 'gmem-link';
+export type Feature =
+  | 'gmem-link'
+  /** Files of guest memory can be out of the direct map. */
+  | 'direct-map'
+  /** A page leaves the direct map as soon as it enters the file, and not only when it is first used. */
+  | 'direct-map-on-entry'
+  /** KVM puts private pages back into the direct map while it needs them. */
+  | 'direct-map-reinsertion'
+  /** KVM reaches every page through the host address of its slot. */
+  | 'direct-map-host-address'
+  /** At most one pfncache may need a page in the direct map. */
+  | 'direct-map-one-cache';
 
 export interface Profile {
   readonly id: string;
@@ -54,6 +65,34 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['gmem-link'],
     source: 'RFC v2 "New KVM ioctl to link a gmem inode to a new gmem file", May 2025, on 7.3.4',
+  },
+  {
+    id: 'direct-map-rfc-v1',
+    title: 'Linux 7.3 with guest memory out of the direct map, put back for one user at a time',
+    release: [7, 3, 4],
+    features: ['direct-map', 'direct-map-on-entry', 'direct-map-reinsertion', 'direct-map-one-cache'],
+    source: 'RFC "Unmapping guest_memfd from Direct Map", July 2024, on 7.3.4',
+  },
+  {
+    id: 'direct-map-rfc-v2',
+    title: 'Linux 7.3 with guest memory out of the direct map, put back while a sharing count is above zero',
+    release: [7, 3, 4],
+    features: ['direct-map', 'direct-map-on-entry', 'direct-map-reinsertion'],
+    source: 'RFC v2 "Unmapping guest_memfd from Direct Map", September 2024, on 7.3.4',
+  },
+  {
+    id: 'direct-map-v12',
+    title: 'Linux 7.3 with guest memory out of the direct map from its first use on; KVM goes through user mappings',
+    release: [7, 3, 4],
+    features: ['direct-map', 'direct-map-host-address'],
+    source: 'v12 "Direct Map Removal Support for guest_memfd", April 2026, on 7.3.4',
+  },
+  {
+    id: 'direct-map-v13',
+    title: 'Linux 7.3 with guest memory out of the direct map as long as it is in the file',
+    release: [7, 3, 4],
+    features: ['direct-map', 'direct-map-on-entry', 'direct-map-host-address'],
+    source: 'review of v12 "Direct Map Removal Support for guest_memfd", April 2026, on 7.3.4',
   },
 ];
 

@@ -74,6 +74,8 @@ export interface Inode {
   readonly flags: bigint;
   /** Pages that hold a folio. */
   readonly resident: RangeSet;
+  /** Pages that were taken out of the direct map; none where the file was created without NO_DIRECT_MAP. */
+  readonly removed: RangeSet;
   /** Words that are not zero, by page and by index within it. */
   readonly words: ReadonlyMap<number, PageWords>;
   /** Pages with a memory failure that has not been punched out. */
@@ -92,6 +94,15 @@ export interface Mapping {
   readonly poisonEntries: RangeSet;
 }
 
+/** A gfn_to_pfn_cache. What it has looked up may be outdated; whether it is, is not stored. */
+export interface Cache {
+  readonly vm: Label;
+  /** The guest address that it is activated for; undefined while it is inactive. */
+  readonly gpa: bigint | undefined;
+  /** The page that it has looked up. While it is `reinserted`, the cache keeps it in the direct map. */
+  readonly page: { readonly inode: Label; readonly page: number; readonly reinserted: boolean } | undefined;
+}
+
 export interface State {
   readonly config: Config;
   readonly fds: ReadonlyMap<Label, OpenFile>;
@@ -100,6 +111,7 @@ export interface State {
   readonly files: ReadonlyMap<Label, GmemFile>;
   readonly inodes: ReadonlyMap<Label, Inode>;
   readonly mappings: ReadonlyMap<Label, Mapping>;
+  readonly caches: ReadonlyMap<Label, Cache>;
   /** Pages of each mapping that is gone: its addresses are not used again. */
   readonly unmapped: ReadonlyMap<Label, number>;
 }
@@ -144,12 +156,14 @@ export function initialState(config: Config): State {
           pages: ARENA_PAGES,
           flags: 0n,
           resident: [{ start: 0, end: ARENA_PAGES }],
+          removed: EMPTY,
           words: new Map(),
           poisoned: EMPTY,
         },
       ],
     ]),
     mappings: new Map([[ARENA, newMapping(ARENA, undefined, 0, ARENA_PAGES)]]),
+    caches: new Map(),
     unmapped: new Map(),
   };
 }

@@ -1,5 +1,6 @@
 import { ATTRIBUTE_PRIVATE, CAP, GMEM_FLAG, KVM_USER_MEM_SLOTS } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
+import { holdsIn } from '../core/profile.ts';
 import { pick } from '../core/random.ts';
 import { DEVICE, NO_FD, known, openAs, type Label, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
@@ -12,7 +13,8 @@ const KNOWN: readonly bigint[] = Object.values(CAP);
 /** Flags that KVM_CREATE_GUEST_MEMFD takes. Source: kvm_gmem_get_supported_flags(). `vm` is undefined for the system. */
 export function supportedGmemFlags(state: State, vm: Label | undefined): bigint {
   const initShared = vm === undefined || !hasPrivateMemory(known(state.vms, vm));
-  return GMEM_FLAG.MMAP | (initShared ? GMEM_FLAG.INIT_SHARED : 0n);
+  const noDirectMap = holdsIn(state.config.profile, { feature: 'direct-map' });
+  return GMEM_FLAG.MMAP | (initShared ? GMEM_FLAG.INIT_SHARED : 0n) | (noDirectMap ? GMEM_FLAG.NO_DIRECT_MAP : 0n);
 }
 
 /** Attributes that a VM takes. Source: kvm_supported_mem_attributes(). */

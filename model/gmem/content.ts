@@ -1,8 +1,10 @@
 /**
  * What memory holds. A page that has no folio reads as zero once it gets one; punching takes the folio and its content
- * away. Source: virt/kvm/guest_memfd.c: kvm_gmem_get_folio(), kvm_gmem_punch_hole(), kvm_gmem_get_pfn().
+ * away. A page of a file with NO_DIRECT_MAP leaves the direct map when it gets its folio, or when it is first used.
+ * Source: virt/kvm/guest_memfd.c: kvm_gmem_get_folio(), kvm_gmem_punch_hole(), kvm_gmem_get_pfn().
  */
 import { GMEM_FLAG, WORD_BYTES } from '../core/abi.ts';
+import { holdsIn } from '../core/profile.ts';
 import { add, erase, intersects, remove, type Range, type RangeMap } from '../core/ranges.ts';
 import {
   known,
@@ -42,10 +44,28 @@ export function writeWord(state: State, { inode, page, word }: Place, value: big
   });
 }
 
+export const isOutOfDirectMap = ({ flags }: Inode): boolean => (flags & GMEM_FLAG.NO_DIRECT_MAP) !== 0n;
+
+/** The pages get folios. */
 export function makeResident(state: State, label: Label, start: number, end: number): State {
   const inode = known(state.inodes, label);
   const resident = add(inode.resident, start, end);
-  return resident === inode.resident ? state : withInode(state, label, { resident });
+  if (resident === inode.resident) return state;
+  const after = withInode(state, label, { resident });
+  const leaves = isOutOfDirectMap(inode) && holdsIn(state.config.profile, { feature: 'direct-map-on-entry' });
+  return leaves ? removeFromDirectMap(after, label, start, end) : after;
+}
+
+/** The pages get folios, and a guest, the host process or KVM uses them from now on. */
+export function usePages(state: State, label: Label, start: number, end: number): State {
+  const resident = makeResident(state, label, start, end);
+  return isOutOfDirectMap(known(resident.inodes, label)) ? removeFromDirectMap(resident, label, start, end) : resident;
+}
+
+function removeFromDirectMap(state: State, label: Label, start: number, end: number): State {
+  const inode = known(state.inodes, label);
+  const removed = add(inode.removed, start, end);
+  return removed === inode.removed ? state : withInode(state, label, { removed });
 }
 
 /** The host process touched pages of a mapping: its page table shows them from now on. */
@@ -87,10 +107,25 @@ export function punch(before: State, label: Label, start: number, end: number): 
   const words = new Map([...inode.words].filter(([page]) => page < start || page >= end));
   const change: Partial<Inode> = {
     resident: remove(inode.resident, start, end),
+    removed: remove(inode.removed, start, end),
     words: words.size === inode.words.size ? inode.words : words,
     poisoned: remove(inode.poisoned, start, end),
   };
-  return withInode(zapInode(state, label, start, end), label, change);
+  return withInode(forgetPages(zapInode(state, label, start, end), label, start, end), label, change);
+}
+
+/**
+ * Caches let go of pages of the range, and of the shares in them: the pages are gone, or are not to be touched any more.
+ * Source: RFC v2 "Unmapping guest_memfd from Direct Map", patch 9: gfn_to_pfn_cache_invalidate_gfns_start().
+ */
+export function forgetPages(state: State, inode: Label, start: number, end: number): State {
+  let { caches } = state;
+  for (const [label, cache] of state.caches) {
+    const { page } = cache;
+    if (page?.inode === inode && start <= page.page && page.page < end)
+      caches = withEntry(caches, label, { ...cache, page: undefined });
+  }
+  return caches === state.caches ? state : { ...state, caches };
 }
 
 /** Removes the stage-2 entries of every VM that show pages of the range. */

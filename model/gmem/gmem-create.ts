@@ -1,11 +1,24 @@
 import { GMEM_FLAG, I64_MAX, isPageAligned, toPages } from '../core/abi.ts';
 import { fd, fresh, u64 } from '../core/domain.ts';
-import { pick } from '../core/random.ts';
+import { holdsIn } from '../core/profile.ts';
+import { pick, type Random } from '../core/random.ts';
 import { EMPTY } from '../core/ranges.ts';
-import { known, openAs, withEntry, withFd } from '../core/state.ts';
+import { known, openAs, withEntry, withFd, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { supportedGmemFlags } from './cap-check.ts';
 import { bytes, chooseFd, choosePages } from './choose.ts';
+
+const { MMAP, INIT_SHARED, NO_DIRECT_MAP } = GMEM_FLAG;
+const MAPPED_WITHOUT_DIRECT_MAP = NO_DIRECT_MAP | MMAP;
+
+/** Flags that the VM takes; where it takes NO_DIRECT_MAP, mostly with that. */
+function chooseFlags(random: Random, { config: { profile } }: State, supported: bigint): bigint {
+  const flags = pick(random, [0n, MMAP, MMAP | INIT_SHARED, INIT_SHARED]) & supported;
+  if ((supported & NO_DIRECT_MAP) === 0n || random.below(4) === 0) return flags;
+  if (holdsIn(profile, { feature: 'direct-map-reinsertion' })) return NO_DIRECT_MAP;
+  // KVM can reach what the host has mapped.
+  return NO_DIRECT_MAP | (random.below(2) === 0 ? flags : (MMAP | INIT_SHARED) & supported);
+}
 
 export const gmemCreate = defineTransition({
   name: 'gmem.create',
@@ -38,6 +51,15 @@ export const gmemCreate = defineTransition({
       },
     },
     {
+      id: 'gmem.create/mapped-without-direct-map',
+      unmodelled: 'the proposal has no user mappings of guest memory, and does not say what they would be',
+      when: 'the file is to be out of the direct map, and open to mmap',
+      source: 'RFC v2 "Unmapping guest_memfd from Direct Map", patch 1; patch 8 of the first RFC was dropped',
+      only: { feature: 'direct-map-reinsertion' },
+      violated: ({ flags }) => (flags & MAPPED_WITHOUT_DIRECT_MAP) === MAPPED_WITHOUT_DIRECT_MAP,
+      violate: (args) => ({ ...args, flags: args.flags | MAPPED_WITHOUT_DIRECT_MAP }),
+    },
+    {
       id: 'gmem.create/size-not-positive',
       errno: 'EINVAL',
       when: 'the size is zero, or negative as a signed number',
@@ -65,6 +87,7 @@ export const gmemCreate = defineTransition({
             pages: toPages(size),
             flags,
             resident: EMPTY,
+            removed: EMPTY,
             words: new Map(),
             poisoned: EMPTY,
           }),
@@ -77,12 +100,11 @@ export const gmemCreate = defineTransition({
     // Few things that are used often show more than many that are not.
     if (vm === undefined || (state.files.size >= 2 && random.below(6) > 0)) return undefined;
     const supported = supportedGmemFlags(state, openAs(state, vm, 'vm'));
-    const { MMAP, INIT_SHARED } = GMEM_FLAG;
     return {
       file: label('file'),
       vm,
       size: bytes(random.below(10) === 0 ? 2 ** 33 : choosePages(random, 12)),
-      flags: pick(random, [0n, MMAP, MMAP | INIT_SHARED, INIT_SHARED]) & supported,
+      flags: chooseFlags(random, state, supported),
       reserved: random.below(6) === 0 ? 1n : 0n,
     };
   },

@@ -7,20 +7,15 @@ import { add, assign, has, intersects, remove } from '../core/ranges.ts';
 import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
 import type { Refusal } from '../core/transition.ts';
-import { hostMayTouch, makeResident, touchMapping } from './content.ts';
+import { hostMayTouch, touchMapping, usePages } from './content.ts';
 import { hostPage, isHostPoisoned, slotAt } from './slots.ts';
 import { withoutPrivateMemory } from './vm-create.ts';
 
+type GmemObstacle = 'private-without-gmem' | 'file-gone' | 'poisoned';
+type HostObstacle = 'host-address-unknown' | 'host-page-missing' | 'host-page-poisoned';
+
 /** Why a guest frame cannot be mapped, in the order in which the kernel finds out. */
-export type Obstacle =
-  | 'private-without-slot'
-  | 'no-slot'
-  | 'private-without-gmem'
-  | 'file-gone'
-  | 'poisoned'
-  | 'host-address-unknown'
-  | 'host-page-missing'
-  | 'host-page-poisoned';
+export type Obstacle = 'private-without-slot' | 'no-slot' | GmemObstacle | HostObstacle;
 
 /** On which machines and targets an obstacle cannot be met. */
 export const limitsOf = (obstacle: Obstacle): Pick<Refusal<never>, 'unreachable' | 'requires'> => ({
@@ -38,7 +33,7 @@ export interface Found {
   readonly slot: Slot;
 }
 
-export const isFound = (resolution: Found | Obstacle): resolution is Found => typeof resolution === 'object';
+export const isFound = (resolution: Found | string): resolution is Found => typeof resolution === 'object';
 
 export const vmOfVcpu = (state: State, vcpuFd: Label): Label =>
   known(state.vcpus, openAs(state, vcpuFd, 'vcpu') ?? vcpuFd).vm;
@@ -48,7 +43,8 @@ export const isPrivateGfn = (state: State, vm: Label, gfn: number): boolean => h
 /** Whether faults on the slot go to guest memory rather than to the host address. */
 const usesGmem = (slot: Slot, isPrivate: boolean): boolean => isPrivate || slot.gmem?.only === true;
 
-function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boolean): Found | Obstacle {
+/** The page that a slot shows of its file. */
+export function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boolean): Found | GmemObstacle {
   if (slot.gmem === undefined) return 'private-without-gmem';
   const { file, firstPage } = slot.gmem;
   if (file === undefined) return 'file-gone';
@@ -57,7 +53,8 @@ function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boolean): Fo
   return has(known(state.inodes, inode).poisoned, page) ? 'poisoned' : { inode, page, private: isPrivate, slot };
 }
 
-function hostBackedPage(state: State, slot: Slot, gfn: number): Found | Obstacle {
+/** The page that lies at the host address of a slot. */
+export function hostBackedPage(state: State, slot: Slot, gfn: number): Found | HostObstacle {
   const at = hostPage(state, slot.hva.base, toPages(slot.hva.offset) + gfn - slot.baseGfn);
   if (at === 'unknown') return 'host-address-unknown';
   if (at === 'nothing') return 'host-page-missing';
@@ -109,8 +106,8 @@ const sameTarget = (a: StageTwoTarget, b: StageTwoTarget): boolean =>
   a.inode === b.inode && a.delta === b.delta && a.private === b.private && a.writable === b.writable;
 
 /** The pages get folios; those that are reached through the host are mapped there first. */
-function faultIn(state: State, { inode, page, mapping, mappingPage = 0 }: Found, pages: number): State {
-  const resident = makeResident(state, inode, page, page + pages);
+export function faultIn(state: State, { inode, page, mapping, mappingPage = 0 }: Found, pages: number): State {
+  const resident = usePages(state, inode, page, page + pages);
   return mapping === undefined ? resident : touchMapping(resident, mapping, mappingPage, pages);
 }
 
@@ -169,7 +166,8 @@ function mayOccur(state: State, vm: Vm, wanted: Obstacle): boolean {
   }
 }
 
-function landmarks(state: State, vm: Vm): number[] {
+/** Frames at and near which an access comes to something else than at others. */
+export function landmarks(state: State, vm: Vm): number[] {
   const found: number[] = [];
   for (const { baseGfn, pages } of vm.slots.values())
     for (let page = 0; page < Math.min(pages, 16); page++) found.push(baseGfn + page);

@@ -9,9 +9,9 @@ import { bytes, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
 import {
   hostMayTouch,
   isWordAligned,
-  makeResident,
   readWord,
   touchMapping,
+  usePages,
   wordIndex,
   writeWord,
   type Place,
@@ -35,7 +35,7 @@ function placeOf({ mapping: base, offset }: Access, state: State): HostPage & Pl
 
 /** The page gets a folio if it has none, and the process's page table shows it. */
 const touch = ({ mapping: label, mappingPage, inode, page }: HostPage, state: State): State =>
-  touchMapping(makeResident(state, inode, page, page + 1), label, mappingPage);
+  touchMapping(usePages(state, inode, page, page + 1), label, mappingPage);
 
 const inodeAt = (access: Access, state: State): Inode => known(state.inodes, placeOf(access, state).inode);
 

@@ -5,6 +5,7 @@
  */
 import { erase } from '../core/ranges.ts';
 import { known, withEntry, withoutEntry, type Label, type OpenFile, type Slot, type State } from '../core/state.ts';
+import { forgetPages } from './content.ts';
 
 function vmIsHeld(state: State, vm: Label): boolean {
   for (const file of state.files.values()) if (file.vm === vm) return true;
@@ -23,7 +24,8 @@ function fileIsHeld(state: State, file: Label): boolean {
 
 function destroyVm(state: State, vm: Label): State {
   const vcpus = new Map([...state.vcpus].filter(([, vcpu]) => vcpu.vm !== vm));
-  return { ...state, vms: withoutEntry(state.vms, vm), vcpus };
+  const caches = new Map([...state.caches].filter(([, cache]) => cache.vm !== vm));
+  return { ...state, vms: withoutEntry(state.vms, vm), vcpus, caches };
 }
 
 const destroyVmUnlessHeld = (state: State, vm: Label): State => (vmIsHeld(state, vm) ? state : destroyVm(state, vm));
@@ -43,7 +45,7 @@ function releaseFile(state: State, label: Label): State {
   const inodeIsHeld = [...files.values()].some((file) => file.inode === inode);
   return destroyVmUnlessHeld(
     {
-      ...state,
+      ...(inodeIsHeld ? state : forgetPages(state, inode, 0, Infinity)),
       vms: withEntry(state.vms, owner, { ...vm, slots, stageTwo }),
       files,
       inodes: inodeIsHeld ? state.inodes : withoutEntry(state.inodes, inode),

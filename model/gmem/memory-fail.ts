@@ -3,7 +3,7 @@ import { pickOr } from '../core/random.ts';
 import { add, clip, has, remove } from '../core/ranges.ts';
 import { known, openAs, withInode, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
-import { changeMappings, zapInode } from './content.ts';
+import { changeMappings, forgetPages, zapInode } from './content.ts';
 
 const inodeOf = (state: State, label: Label): Label | undefined => {
   const file = openAs(state, label, 'gmem');
@@ -47,7 +47,7 @@ export const memoryFail = defineTransition({
           touched: remove(map.touched, start, end),
           poisonEntries: add(map.poisonEntries, start, end),
         }));
-        const zapped = zapInode(unmapped, inode, page, page + 1);
+        const zapped = forgetPages(zapInode(unmapped, inode, page, page + 1), inode, page, page + 1);
         return {
           state: withInode(zapped, inode, { poisoned: add(known(state.inodes, inode).poisoned, page, page + 1) }),
         };

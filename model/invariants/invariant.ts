@@ -1,4 +1,5 @@
 import type { FactPart, FactParts, Facts } from '../core/facts.ts';
+import type { Condition } from '../core/profile.ts';
 
 /** The boundary after one command. */
 export interface Moment<F extends Facts = Facts> {
@@ -21,6 +22,8 @@ export interface Invariant {
   readonly id: string;
   readonly sentence: string;
   readonly source: string;
+  /** In which profiles there is anything that the sentence speaks of; all if left out. */
+  readonly only?: Condition;
   readonly clauses: readonly Clause[];
 }
 

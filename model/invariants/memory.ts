@@ -1,14 +1,6 @@
-import type { ResidentFact, SlotFact, StageTwoFact, UserMappingFact } from '../core/facts.ts';
+import type { ResidentFact, StageTwoFact, UserMappingFact } from '../core/facts.ts';
+import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
-
-type Framed<T extends { readonly frame?: number }> = T & { readonly frame: number };
-
-const isFramed = <T extends { readonly frame?: number }>(fact: T): fact is Framed<T> => fact.frame !== undefined;
-
-const residentAt = (resident: readonly ResidentFact[], frame: number): Framed<ResidentFact> | undefined =>
-  resident.find(
-    (run): run is Framed<ResidentFact> => isFramed(run) && frame >= run.frame && frame < run.frame + run.count,
-  );
 
 /** The first frame of the run that holds no page of any inode. */
 function uncovered(resident: readonly ResidentFact[], { frame, count }: StageTwoFact): number | undefined {
@@ -29,9 +21,6 @@ const stageTwoFresh = clause(['stageTwo', 'resident'], ({ after }) => {
   }
   return undefined;
 });
-
-const slotAt = (slots: readonly SlotFact[], vm: string, gfn: number): SlotFact | undefined =>
-  slots.find((each) => each.vm === vm && gfn >= each.baseGfn && gfn < each.baseGfn + each.pages && each.slot <= 0xffff);
 
 /** Each entry shows the page that its slot is bound to: it is enough to look at both ends. */
 const stageTwoBound = clause(['stageTwo', 'resident', 'slots', 'files'], ({ after }) => {
@@ -97,6 +86,13 @@ const userConsistent = clause(['user'], ({ before, after }) => {
   return undefined;
 });
 
+const cacheFresh = clause(['caches', 'resident'], ({ after }) => {
+  for (const { gpc, valid, frame } of after.caches)
+    if (valid && frame !== undefined && residentAt(after.resident, frame) === undefined)
+      return `${gpc} is valid and points at frame ${hex(frame)}, which was freed or given to another owner`;
+  return undefined;
+});
+
 const freeUnpoisoned = clause(['free', 'poisoned'], ({ after }) => {
   for (const { frame, count } of after.free) {
     const bad = after.poisoned.find((each) => each >= frame && each < frame + count);
@@ -112,6 +108,23 @@ const freeUnused = clause(['free', 'resident'], ({ after }) => {
     );
     if (used !== undefined)
       return `frame ${hex(Math.max(used.frame, frame))} is on the free list although it holds a page`;
+  }
+  return undefined;
+});
+
+const freePresent = clause(['free', 'absent'], ({ after }) => {
+  for (const { frame, count } of after.free) {
+    const absent = after.absent.find((run) => run.frame < frame + count && frame < run.frame + run.count);
+    if (absent !== undefined)
+      return `frame ${hex(Math.max(absent.frame, frame))} is on the free list although the direct map does not show it`;
+  }
+  return undefined;
+});
+
+const freeUnshared = clause(['free', 'shares'], ({ after }) => {
+  for (const { frame, count } of after.free) {
+    const shared = after.shares.find((each) => each.frame >= frame && each.frame < frame + count);
+    if (shared !== undefined) return `frame ${hex(shared.frame)} is on the free list although it is shared`;
   }
   return undefined;
 });
@@ -174,15 +187,15 @@ export const memoryInvariants: readonly Invariant[] = [
   {
     id: 'memory/no-stale-mapping',
     sentence:
-      'No stage-2 entry or user mapping points at a page that was freed or given to another owner, or at another page than the slot is bound to.',
+      'No stage-2 entry, user mapping or valid pfncache points at a page that was freed or given to another owner, or at another page than the slot is bound to.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_invalidate_start()',
-    clauses: [stageTwoFresh, stageTwoBound, userFresh, userConsistent],
+    clauses: [stageTwoFresh, stageTwoBound, userFresh, userConsistent, cacheFresh],
   },
   {
     id: 'memory/free-is-present',
-    sentence: 'A page on the free list is unpoisoned and holds nothing.',
+    sentence: 'A page on the free list is in the direct map, unpoisoned and unshared, and holds nothing.',
     source: 'mm/page_alloc.c: free_pages_prepare()',
-    clauses: [freeUnpoisoned, freeUnused],
+    clauses: [freeUnpoisoned, freeUnused, freePresent, freeUnshared],
   },
   {
     id: 'memory/fresh-is-zero',

@@ -1,0 +1,42 @@
+import { WORD_BYTES } from '../core/abi.ts';
+import { u32 } from '../core/domain.ts';
+import { defineTransition, type ArgsOf } from '../core/transition.ts';
+import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, useRows } from './cache-rows.ts';
+import { isCurrent, lookedUp } from './caches.ts';
+
+const domains = { gpc, length: u32({ boundaries: [4096n, 4097n] }) } as const;
+
+type Refresh = ArgsOf<typeof domains>;
+
+export const gpcRefresh = defineTransition({
+  name: 'gpc.refresh',
+  summary: 'Looks the page of a cache up again, where what the cache has may be outdated.',
+  does: '`kvm_gpc_refresh(gpc, length)`',
+  source: 'virt/kvm/pfncache.c: kvm_gpc_refresh(), hva_to_pfn_retry()',
+  only: { feature: 'direct-map' },
+  args: domains,
+  mayAlso: [],
+  weight: 5,
+  guards: [
+    noCache<Refresh>('gpc.refresh'),
+    crossesPage<Refresh>('gpc.refresh', gpaOfCache),
+    ...useRows<Refresh>('gpc.refresh'),
+  ],
+  accepts: [
+    {
+      id: 'gpc.refresh/current',
+      when: 'the cache has the page that backs its address: no share is taken a second time',
+      applies: ({ gpc: label }, state) => isCurrent(state, label),
+      accept: (_args, state) => ({ state }),
+    },
+    {
+      id: 'gpc.refresh/refreshed',
+      when: 'another page backs the address, or the cache has none: it is looked up, and the old one let go of',
+      accept: (args, state) => ({ state: lookedUp(state, args.gpc, gpaOfCache(args, state) ?? 0n) }),
+    },
+  ],
+  draw: ({ random, state }) => {
+    const label = chooseCache(random, state, ({ gpa }) => gpa !== undefined);
+    return label === undefined ? undefined : { gpc: label, length: WORD_BYTES };
+  },
+});

@@ -1,0 +1,135 @@
+/** What kvm_vcpu_read_guest() and kvm_vcpu_write_guest() have in common: they go page by page. */
+import { PAGE_MASK, PAGE_SIZE, WORD_BYTES } from '../core/abi.ts';
+import { fd, u32, u64 } from '../core/domain.ts';
+import { rememberLast } from '../core/memo.ts';
+import { fails } from '../core/outcome.ts';
+import { pick, pickOr, type Random } from '../core/random.ts';
+import { clip } from '../core/ranges.ts';
+import { known, type Label, type State } from '../core/state.ts';
+import type { DescriptorCheck, EnvironmentError, Guard } from '../core/transition.ts';
+import { bytes, chooseFd, chooseGfn, choosePage, chooseWordOffset } from '../gmem/choose.ts';
+import { isWordAligned, wordIndex, type Place } from '../gmem/content.ts';
+import { faultIn, gfnAt, isFound, vmOfVcpu, type Found } from '../gmem/guest-fault.ts';
+import { findHindered, HINDRANCES, reach, reinserts, type Hindrance } from './reach.ts';
+
+export interface KvmAccess {
+  readonly vcpu: Label;
+  readonly gpa: bigint;
+  readonly length: bigint;
+}
+
+export const kvmAccessArgs = {
+  vcpu: fd('vcpu'),
+  gpa: u64(),
+  length: u32({ boundaries: [8n, 16n, 64n, 72n] }),
+} as const;
+
+/** A longer access crosses into another page as well as this one does. */
+const LONGEST = 64n;
+
+/** The part of an access that lies in one page. */
+export interface Piece {
+  readonly found: Found;
+  readonly places: readonly Place[];
+}
+
+interface Pieces {
+  readonly pieces: readonly Piece[];
+  /** Why KVM gets no further; undefined where it gets to the end. */
+  readonly hindrance: Hindrance | undefined;
+}
+
+function piecesOf({ vcpu, gpa, length }: KvmAccess, state: State, writes: boolean): Pieces {
+  const vm = vmOfVcpu(state, vcpu);
+  const pieces: Piece[] = [];
+  let at = gpa;
+  while (at < gpa + length) {
+    const end = [gpa + length, (at & ~PAGE_MASK) + PAGE_SIZE].reduce((a, b) => (a < b ? a : b));
+    const found = reach(state, vm, gfnAt(at), writes);
+    if (!isFound(found)) return { pieces, hindrance: found };
+    const { inode, page } = found;
+    const places: Place[] = [];
+    for (; at < end; at += WORD_BYTES) places.push({ inode, page, word: wordIndex(at) });
+    pieces.push({ found, places });
+  }
+  return { pieces, hindrance: undefined };
+}
+
+const toRead = rememberLast((args: KvmAccess, state: State) => piecesOf(args, state, false));
+const toWrite = rememberLast((args: KvmAccess, state: State) => piecesOf(args, state, true));
+export const piecesTo = { read: toRead, write: toWrite } as const;
+
+/** The pages are there, and the host process's page table shows those that were reached through it. */
+export const touchPieces = (state: State, pieces: readonly Piece[]): State =>
+  pieces.reduce((after, { found }) => faultIn(after, found, 1), state);
+
+export const crossesPage = ({ gpa, length }: KvmAccess): boolean => (gpa & PAGE_MASK) + length > PAGE_SIZE;
+
+/** Rows of both, in the order in which KVM finds out. `progress` is what is done before a page that KVM cannot reach. */
+export const kvmAccessRows = <A extends KvmAccess>(
+  command: string,
+  kind: keyof typeof piecesTo,
+  progress: (args: A, state: State) => State,
+): readonly (Guard<A> | DescriptorCheck<A>)[] => [
+  { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },
+  {
+    id: `${command}/unaligned`,
+    unmodelled: 'an access is a number of aligned words of eight bytes',
+    when: 'the guest address or the length is not a multiple of eight',
+    violated: ({ gpa, length }) => !isWordAligned(gpa) || !isWordAligned(length),
+  },
+  {
+    id: `${command}/long`,
+    unmodelled: 'a longer access has nothing that this one has not',
+    when: 'the length is more than 64',
+    violated: ({ length }) => length > LONGEST,
+  },
+  ...HINDRANCES.filter(({ hindrance }) => kind === 'write' || hindrance !== 'read-only').map(
+    ({ hindrance, errno, unmodelled, ...row }): Guard<A> => ({
+      id: `${command}/${hindrance}`,
+      group: 'page',
+      ...row,
+      violated: (args: A, state: State) => piecesTo[kind](args, state).hindrance === hindrance,
+      violate: (args: A, state: State, random: Random) => {
+        const gfn = findHindered(state, vmOfVcpu(state, args.vcpu), hindrance, random);
+        if (gfn === undefined) return undefined;
+        // The page before it may well be one that can be reached.
+        return gfn > 0 && random.below(3) === 0
+          ? { ...args, gpa: bytes(gfn) - WORD_BYTES, length: 2n * WORD_BYTES }
+          : { ...args, gpa: bytes(gfn), length: WORD_BYTES };
+      },
+      ...(errno === undefined
+        ? { unmodelled: unmodelled ?? '' }
+        : { result: errno, outcome: () => fails(errno), leaves: progress }),
+    }),
+  ),
+];
+
+/** A folio that is not there yet cannot be had; how many pages came before it nobody tells. */
+export const ACCESS_MAY_ALSO: readonly EnvironmentError<KvmAccess>[] = ['ENOMEM'];
+
+/** A frame of a slot mostly, near its start or end; where KVM reinserts pages, often one that it would reinsert. */
+export function chooseFrame(random: Random, state: State, vm: Label): number {
+  const { slots, private: isPrivate } = known(state.vms, vm);
+  if (reinserts(state) && random.below(2) === 0) {
+    const ranges = [...slots.values()].flatMap(({ baseGfn, pages, gmem }) =>
+      gmem?.file === undefined ? [] : clip(isPrivate, baseGfn, baseGfn + pages),
+    );
+    const range = pickOr(random, ranges);
+    if (range !== undefined) return range.start + random.below(Math.min(range.end - range.start, 2));
+  }
+  const slot = random.below(12) === 0 ? undefined : pickOr(random, [...slots.values()]);
+  return slot === undefined ? chooseGfn(random) : slot.baseGfn + choosePage(random, slot.pages);
+}
+
+export function drawAccess(random: Random, state: State): KvmAccess | undefined {
+  const vcpu = chooseFd(random, state, 'vcpu');
+  if (vcpu === undefined) return undefined;
+  const start = bytes(chooseFrame(random, state, vmOfVcpu(state, vcpu)));
+  if (random.below(4) === 0 && start > 0n) return { vcpu, gpa: start - WORD_BYTES, length: 2n * WORD_BYTES };
+  return {
+    vcpu,
+    gpa: start + chooseWordOffset(random),
+    length: pick(random, [WORD_BYTES, WORD_BYTES, WORD_BYTES, 2n * WORD_BYTES, LONGEST, 0n]),
+  };
+}
