@@ -7,14 +7,13 @@ import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { unseenParts } from '../model/invariants/index.ts';
-import { holdsIn } from '../model/core/profile.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
 import { abilitiesOf, lackOf, whyWithout } from './capability.ts';
 import { checkProgram, newTally, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
-import { ALL_INVARIANTS } from './invariants.ts';
+import { sentencesOf } from './invariants.ts';
 import { Known, type KnownOptions, type KnownResult } from './known.ts';
 import { INTERRUPTED } from './observe.ts';
 import type { Progress } from './progress.ts';
@@ -391,8 +390,7 @@ function invariantResults(
   broken: ReadonlySet<string>,
 ): readonly InvariantResult[] {
   const isBlind = !capabilities.has('facts') || shown.size > 0;
-  const here = ALL_INVARIANTS.filter(({ only }) => holdsIn(specification.config.profile, only));
-  return here.map((invariant) => {
+  return sentencesOf(specification.config.profile).map((invariant) => {
     const { id } = invariant;
     const count = checks.get(id) ?? 0;
     const isOverFacts = 'clauses' in invariant;

@@ -1,3 +1,4 @@
+import { holdsIn, type Profile } from '../model/core/profile.ts';
 import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
 import { SECRECY } from './secret.ts';
 
@@ -5,6 +6,10 @@ export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source' | '
 
 /** Those over facts, and those that compare runs. */
 export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...INVARIANTS, SECRECY];
+
+/** Those that speak of what there is in the profile. */
+export const sentencesOf = (profile: Profile): typeof ALL_INVARIANTS =>
+  ALL_INVARIANTS.filter(({ only }) => holdsIn(profile, only));
 
 /** Throws where there is none of the name. */
 export function invariantById(id: string): InvariantSentence {

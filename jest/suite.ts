@@ -8,7 +8,7 @@ import { DEFAULT_BUDGET, runCampaign, type Campaign, type CampaignOptions } from
 import { whyWithout } from '../conformance/capability.ts';
 import { inapplicable, parseDivergences, type KnownDivergence } from '../conformance/divergences.ts';
 import { unshrunk, type Failure } from '../conformance/failure.ts';
-import { ALL_INVARIANTS } from '../conformance/invariants.ts';
+import { ALL_INVARIANTS, sentencesOf } from '../conformance/invariants.ts';
 import { Known } from '../conformance/known.ts';
 import { misfit, runScenario } from '../conformance/scenario.ts';
 import { SECRECY } from '../conformance/secret.ts';
@@ -152,7 +152,7 @@ function registerCampaign(setting: Setting): void {
     }
     for (const { name } of specificationFor(declared, { profile: profile.id }).transitions.values())
       if (!specification.transitions.has(name)) skip(name, 'it is not among `commands`');
-    for (const { id, sentence } of ALL_INVARIANTS) {
+    for (const { id, sentence } of sentencesOf(profile)) {
       const title = `${id}: ${sentence}`;
       if (options.unobservable?.includes(id) === true) skip(title, 'it cannot be observed on this target');
       else if (id !== SECRECY.id && !declared.capabilities.has('facts')) skip(title, whyWithout(declared, 'facts'));

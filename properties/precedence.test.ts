@@ -139,8 +139,7 @@ class Search implements Found {
   readonly #open: Map<AnyTransition, { readonly pairs: Set<Pair>; readonly rows: Set<Guard<Args>> }>;
   readonly #random = new SmallFastRandom(11, 12, 13, 14);
 
-  constructor(specification: Specification) {
-    const transitions = [...specification.transitions.values()];
+  constructor(specification: Specification, transitions: readonly AnyTransition[]) {
     this.#open = new Map(
       transitions.map((each) => [each, { pairs: new Set(pairsOf(each)), rows: new Set(violable(each)) }]),
     );
@@ -188,10 +187,12 @@ async function lastRule(specification: Specification, target: Target, program: P
 
 describe.each(PROFILES.map(({ id }) => id))('two errors at once in %s', (profile) => {
   const specification = specify(profile);
-  const transitions = [...specification.transitions.values()];
+  const isSimulated = SIMULATED.includes(profile);
+  const target = isSimulated ? simulatorTarget() : referenceTarget();
+  // What the specification says of other commands is looked at in the profiles that a proposal stands on.
+  const transitions = [...specification.transitions.values()].filter(({ only }) => isSimulated || only !== undefined);
   const keys = transitions.flatMap(pairsOf).map(keyOf);
-  const found = new Search(specification);
-  const target = SIMULATED.includes(profile) ? simulatorTarget() : referenceTarget();
+  const found = new Search(specification, transitions);
 
   it('meet for every pair of rows, but for those that cannot', () => {
     expect(keys.filter((key) => !found.pairs.has(key) && !isImpossible(key) && !isRare(key))).toEqual([]);

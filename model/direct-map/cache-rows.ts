@@ -66,7 +66,6 @@ export function useRows<A extends OnCache>(command: string): readonly Guard<A>[]
       when: 'what the cache has is outdated, and the specification does not say what KVM would find',
       source: 'virt/kvm/pfncache.c: hva_to_pfn_retry()',
       violated: (args, state) => isHindered(args, state, true),
-      violate: (args, state, random) => otherCache(args, state, random, (other) => isHindered(other, state, true)),
     },
     {
       id: `${command}/page-lost`,
