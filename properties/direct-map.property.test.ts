@@ -1,0 +1,31 @@
+/** Generation gets to every rule of the proposals about the direct map, on the specification itself. */
+import { describe, expect, it } from '@jest/globals';
+import { referenceTarget } from '../adapters/reference/reference.ts';
+import { runCampaign } from '../conformance/campaign.ts';
+import { FIXED_SEED, specify, verdictOf } from './support.ts';
+
+/** What a target sees that has mechanisms, and the specification does not. */
+const MECHANISM = [
+  'memory/free-is-present',
+  'memory/fresh-is-zero',
+  'memory/references-balanced',
+  'memory/in-bounds',
+  'direct-map/unreachable',
+  'direct-map/traced',
+];
+
+describe.each(['direct-map-rfc-v1', 'direct-map-v12'])('in %s', (profile) => {
+  it('every rule of a command that only proposals have is reached, and every invariant is looked at', async () => {
+    const specification = specify(profile);
+    const target = referenceTarget();
+    const campaign = await runCampaign(specification, target, { seed: FIXED_SEED, runs: 6000, maxCommands: 80 });
+    expect(verdictOf(campaign, specification, target, FIXED_SEED)).toBe('conforms');
+    const missing = campaign.coverage
+      .missing(specification)
+      .filter(
+        ({ command, unreachable }) => unreachable === undefined && specification.transition(command).only !== undefined,
+      );
+    expect(missing.map(({ id }) => id)).toEqual([]);
+    expect(campaign.invariants.filter(({ status }) => status !== 'held').map(({ id }) => id)).toEqual(MECHANISM);
+  });
+});
