@@ -12,6 +12,13 @@ conformanceSuite({
   runs: 300,
 });
 
+conformanceSuite({
+  name: 'a target that has a part of the commands',
+  target: () => ({ ...simulatorTarget(), commands: new Set(['vm.create', 'gmem.create', 'file.stat', 'fd.close']) }),
+  runs: 150,
+  unobservable: ['memory/private-is-secret'],
+});
+
 describe('the suite', () => {
   it('closes what it has opened', () => {
     expect(opened).toEqual(['closed']);

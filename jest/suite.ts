@@ -25,7 +25,7 @@ import { field, plural } from '../report/text.ts';
 import { scenarioByName, scenarioNames } from '../scenarios/library.ts';
 
 /** What a target says of itself before it executes anything. */
-export type Declaration = Omit<Target, 'execute' | 'close'>;
+export type Declaration = Omit<Target, 'execute' | 'abandon' | 'log' | 'close'>;
 
 export interface SuiteOptions extends SubjectOptions {
   /** Makes the implementation ready. The suite closes what it gets. */
@@ -110,7 +110,7 @@ function register(options: SuiteOptions, declared: Declaration): void {
 }
 
 function assertAsDeclared(target: Target, declared: Declaration): void {
-  for (const trait of ['capabilities', 'machine', 'profile'] as const)
+  for (const trait of ['capabilities', 'commands', 'machine', 'profile'] as const)
     if (!_.isEqual(target[trait], declared[trait]))
       throw new Error(`the target has other ${trait} than it was said to have when its tests were registered`);
 }
@@ -226,9 +226,12 @@ function failed(message: string): Error {
 
 /** Why no program can come to any rule of the command, where that is so. */
 function outOfReach(rules: readonly Rule[], declared: Declaration, specification: Specification): string | undefined {
-  const reasons = rules.map(({ command, requires = specification.transition(command).requires, unreachable }) =>
-    requires !== undefined && !declared.capabilities.has(requires) ? whyWithout(declared, requires) : unreachable,
-  );
+  const reasons = rules.map(({ command, requires = specification.transition(command).requires, unreachable }) => {
+    if (declared.commands?.has(command) === false) return 'the target does not have it';
+    return requires !== undefined && !declared.capabilities.has(requires)
+      ? whyWithout(declared, requires)
+      : unreachable;
+  });
   return reasons.every((reason) => reason !== undefined) ? reasons[0] : undefined;
 }
 
