@@ -124,7 +124,8 @@ function typeOf({ $ref, type, enum: words, minimum = 0, maximum, items, anyOf }:
   if (anyOf !== undefined) return anyOf.map(typeOf).join(' or ');
   if (items !== undefined) return `array of ${typeOf(items)}`;
   const name = [type].flat().join(' or ');
-  return maximum === undefined || maximum === Number.MAX_SAFE_INTEGER ? name : `${name}, ${minimum} to ${maximum}`;
+  // That of counts, which the protocol says once.
+  return maximum === undefined || maximum >= 2 ** 52 ? name : `${name}, ${minimum} to ${maximum}`;
 }
 
 const properties = ({ properties: all = {} }: Schema): readonly (readonly [string, Schema])[] => Object.entries(all);
@@ -184,8 +185,8 @@ export const protocolReference = (): string =>
     `${numbers()}\n`,
     '## Profiles\n',
     `${table(
-      ['profile', 'what it is'],
-      PROFILES.map(({ id, title }) => [code(id), title]),
+      ['profile', 'release', 'with', 'what it is'],
+      PROFILES.map(({ id, title, release, features }) => [code(id), release.join('.'), features.join(', '), title]),
     )}\n`,
     '## Machine\n',
     `${machine()}\n`,

@@ -16,7 +16,7 @@ export function divergences(report: Report): Html | undefined {
 }
 
 function divergence(failure: FailureReport, report: Report, id: string, isOpen: boolean): Html {
-  const { steps, at, token, twin } = failure;
+  const { steps, at, token, twin, log } = failure;
   const program = steps.map(({ command }) => command).join('\n');
   const header = `# profile: ${report.profile}\n# target: ${report.target}\n`;
   return html`<details class="divergence" id="${id}" ${isOpen ? html` open` : ''}>
@@ -36,6 +36,12 @@ function divergence(failure: FailureReport, report: Report, id: string, isOpen: 
     ${failure.reproduced ? '' : html`<p class="note inconclusive">Run once more, to be shown here, the program did not fail: the target is not deterministic.</p>`}
     <h4>Timeline</h4>
     ${timeline(failure, report, id)} ${LEGEND} ${twin === undefined ? '' : twinProgram(twin, steps)}
+    ${
+      log === undefined
+        ? ''
+        : html`<h4>Beside its answers the target wrote</h4>
+            <pre tabindex="0">${log}</pre>`
+    }
     <h4>See it again</h4>
     ${copyable(`${id}-replay`, 'command', replayCommand(token, report.target))}
     ${copyable(`${id}-program`, 'program', `${header}${program}\n`)}

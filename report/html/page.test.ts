@@ -136,6 +136,17 @@ describe('the page of a run that conforms', () => {
 describe('the page of a run that diverges', () => {
   const steps = (report: Report): readonly string[] => new Page(report).all('li', 'step').map(textOf);
 
+  test('has what the target wrote beside its answers', () => {
+    const page = new Page(divergingReport(passed, [{ ...unmapped, log: 'first\nlast' }, converted]));
+    expect(page.section('divergences')).toMatch(/Beside its answers the target wrote\s?first last/);
+    expect(
+      page
+        .all('h4')
+        .map(textOf)
+        .filter((title) => title.startsWith('Beside')),
+    ).toHaveLength(1);
+  });
+
   test('shows every step of the program, and marks the one at which it parts', () => {
     const page = new Page(divergingReport(passed, [unmapped]));
     expect(page.all('li', 'step').map((step) => attribute(step, 'id'))).toEqual(
@@ -273,7 +284,7 @@ describe('text from elsewhere', () => {
 
   test('stays text, wherever it stands', () => {
     const full: Report = {
-      ...small([{ ...unmapped, twin: ['line'], first: { rule: 'rule', invariant: 'invariant' } }]),
+      ...small([{ ...unmapped, twin: ['line'], first: { rule: 'rule', invariant: 'invariant' }, log: 'log' }]),
       about: 'about',
       kernel: { release: 'release', backEnd: 'backEnd' },
       runs: failed.runs.map((run) => ({ ...run, reason: 'reason' })),
