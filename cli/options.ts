@@ -87,9 +87,9 @@ export const profileOption = (fallback = DEFAULT_PROFILE): Option =>
   );
 
 /** The seed that was asked for, or else the one given here, or one from chance. */
-export function seedOf(option: number | undefined, otherwise?: number): number {
+export function seedOf(option: number | undefined): number {
   try {
-    return chooseSeed(option, otherwise);
+    return chooseSeed(option);
   } catch (error) {
     throw error instanceof RangeError ? new UsageError(error.message) : error;
   }

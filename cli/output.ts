@@ -2,12 +2,14 @@
 import { SingleBar } from 'cli-progress';
 import { accessSync, constants, existsSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { isatty } from 'node:tty';
 import { colorsIf } from '../report/colors.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 
 const { NO_COLOR = '', TERM } = process.env;
 
-export const COLORS = colorsIf(process.stdout.isTTY && NO_COLOR === '' && TERM !== 'dumb');
+/** `process.stdout.isTTY` is undefined, not false, in a pipe, and the library of colours then decides by itself. */
+export const COLORS = colorsIf(isatty(process.stdout.fd) && NO_COLOR === '' && TERM !== 'dumb');
 
 const WIDTH_WITHOUT_TERMINAL = 160;
 export const TERMINAL_WIDTH = process.stdout.isTTY ? process.stdout.columns : WIDTH_WITHOUT_TERMINAL;

@@ -123,7 +123,7 @@ export const addRun = (program: Command): Command =>
 
 async function run(subject: Subject, options: RunOptions, signal: AbortSignal): Promise<number> {
   const tell = tellBesideFormats(options);
-  const asked: Budget = { seed: seedOf(options.seed, seedIn(options.resume)), runs: programsOf(options) };
+  const asked: Budget = { seed: seedOf(options.seed ?? seedIn(options.resume)), runs: programsOf(options) };
   const { target, specification, timeLimitMs } = subject;
   const profile = specification.config.profile.id;
   // Before anything is said: the file may be wrong.

@@ -104,7 +104,8 @@ const ANSWERS = {
   hangs: idle,
   'hangs with a child, and ignores SIGTERM': () => {
     process.on('SIGTERM', () => undefined);
-    const stubborn = 'process.on("SIGTERM", () => 0); setInterval(() => 0, 1000); console.error(process.pid)';
+    const stubborn =
+      'process.on("SIGTERM", () => 0); setInterval(() => 0, 1000); process.stderr.write(process.pid + "\\n")';
     spawn(process.execPath, ['-e', stubborn], { stdio: 'inherit' });
     put(`${process.pid}\n`, 2);
   },
