@@ -9,9 +9,11 @@ import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import { MUTANTS } from '../adapters/mutants/index.ts';
 import { encodeToken } from '../conformance/token.ts';
+import { bundledCommandLine } from '../properties/command-line.ts';
 import type { Report } from '../report/json.ts';
 
 const ROOT = join(__dirname, '..');
+const CLI = bundledCommandLine();
 
 interface Ran {
   readonly status: number | null;
@@ -25,7 +27,7 @@ interface Surroundings {
 }
 
 async function gmem(args: readonly string[], { input = '', env = {} }: Surroundings = {}): Promise<Ran> {
-  const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], {
+  const child = spawn(process.execPath, [CLI, ...args], {
     cwd: ROOT,
     env: { ...process.env, ...env },
   });
@@ -155,7 +157,7 @@ describe('a run', () => {
         const kept = join(folder, 'kept.json');
         const asked = ['run', '--target', 'reference', '--runs', '1000000000', '--seed', '1'];
         const args = [...asked, '--json', file, '--resume', kept];
-        const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT });
+        const child = spawn(process.execPath, [CLI, ...args], { cwd: ROOT });
         const closed = once(child, 'close');
         // What is tested is printed when the run begins.
         await once(child.stdout, 'data');
@@ -205,7 +207,7 @@ describe('a run', () => {
         const args = [...asked, '--seed', '5', '--resume', kept];
         const content = (): string => (existsSync(kept) ? readFileSync(kept, 'utf8') : '');
         const before = content();
-        const child = spawn(process.execPath, ['--import', 'tsx', 'cli/main.ts', ...args], { cwd: ROOT });
+        const child = spawn(process.execPath, [CLI, ...args], { cwd: ROOT });
         const closed = once(child, 'close');
         await once(child.stdout, 'data');
         child.stdout.resume();

@@ -8,23 +8,21 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import type { KnownDivergence } from '../conformance/divergences.ts';
+import { bundledCommandLine } from '../properties/command-line.ts';
 import type { Report } from '../report/json.ts';
 import { loadDivergences, updateDivergences } from './divergences.ts';
 
 jest.setTimeout(60_000);
 
 const ROOT = join(__dirname, '..');
+const CLI = bundledCommandLine();
 const schemaOf = (name: string): object => JSON.parse(readFileSync(join(ROOT, 'docs', name), 'utf8')) as object;
 const MUTANT = 'mutant:owner-not-compared';
 
 async function run(
   ...args: readonly string[]
 ): Promise<{ readonly status: number | null; readonly stdout: string; readonly stderr: string }> {
-  const child = spawn(
-    process.execPath,
-    ['--import', 'tsx', 'cli/main.ts', 'run', '--seed', '1', '--runs', '600', ...args],
-    { cwd: ROOT, env: { ...process.env, FORCE_COLOR: '', NO_COLOR: '1' } },
-  );
+  const child = spawn(process.execPath, [CLI, 'run', '--seed', '1', '--runs', '600', ...args], { cwd: ROOT });
   child.stdin.end();
   const closed = once(child, 'close');
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
