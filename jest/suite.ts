@@ -16,6 +16,7 @@ import { chooseSeed } from '../conformance/seed.ts';
 import { runStepwise, type Stepwise } from '../conformance/stepwise.ts';
 import { specificationFor, type SubjectOptions } from '../conformance/subject.ts';
 import { decodeToken } from '../conformance/token.ts';
+import { systemOf } from '../model/catalogue.ts';
 import { parseProgram, type Program } from '../model/core/program.ts';
 import type { Rule, Specification } from '../model/core/specification.ts';
 import { PLAIN } from '../report/colors.ts';
@@ -140,18 +141,22 @@ function registerCampaign(setting: Setting): void {
       ran = await runPrograms(setting);
     }, TEST_TIMEOUT_MS);
     const after = (check: (ran: Ran) => void) => (): void => check(ran as Ran);
-    for (const [command, rules] of Object.entries(_.groupBy(specification.rules(), 'command'))) {
-      const title = `${command}: ${plural(_.uniqBy(rules, 'id').length, 'rule')}`;
-      const why = outOfReach(rules, declared, specification);
-      if (why !== undefined) skip(title, why);
-      else
-        test(
-          title,
-          after((result) => assertRulesKept(result, rules)),
-        );
-    }
-    for (const { name } of specificationFor(declared, { profile: profile.id }).transitions.values())
-      if (!specification.transitions.has(name)) skip(name, 'it is not among `commands`');
+    const { transitions } = specificationFor(declared, { profile: profile.id });
+    const rulesOf = _.groupBy(specification.rules(), 'command');
+    for (const [system, commands] of Object.entries(_.groupBy([...transitions.keys()], systemOf)))
+      describe(system, () => {
+        for (const command of commands) {
+          const rules = rulesOf[command];
+          const title = rules === undefined ? command : `${command}: ${plural(_.uniqBy(rules, 'id').length, 'rule')}`;
+          const why = rules === undefined ? 'it is not among `commands`' : outOfReach(rules, declared, specification);
+          if (why !== undefined) skip(title, why);
+          else
+            test(
+              title,
+              after((result) => assertRulesKept(result, rules as readonly Rule[])),
+            );
+        }
+      });
     for (const { id, sentence } of sentencesOf(profile)) {
       const title = `${id}: ${sentence}`;
       if (options.unobservable?.includes(id) === true) skip(title, 'it cannot be observed on this target');

@@ -35,46 +35,62 @@ import { vcpuCreate } from './gmem/vcpu-create.ts';
 import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
 import { vmCreate } from './gmem/vm-create.ts';
 
-const ALL = [
-  vmCreate,
-  vcpuCreate,
-  capCheck,
-  gmemCreate,
-  gmemLink,
-  slotSet,
-  attributesSet,
-  gmemFallocate,
-  fileIo,
-  fileTruncate,
-  fileStat,
-  memMap,
-  memUnmap,
-  hostLoad,
-  hostStore,
-  guestLoad,
-  guestStore,
-  vcpuPrefault,
-  fdDup,
-  fdClose,
-  memoryFail,
-  faultSlab,
-  kvmReadGuest,
-  kvmWriteGuest,
-  guestWalk,
-  guestMmio,
-  kernelLoad,
-  gpcInit,
-  gpcActivate,
-  gpcRefresh,
-  gpcRead,
-  gpcWrite,
-  gpcDeactivate,
-] as const;
+/** The systems that are specified, with the commands of each. Later ones build on the commands of the first. */
+export const SYSTEMS = {
+  guest_memfd: [
+    vmCreate,
+    vcpuCreate,
+    capCheck,
+    gmemCreate,
+    gmemLink,
+    slotSet,
+    attributesSet,
+    gmemFallocate,
+    fileIo,
+    fileTruncate,
+    fileStat,
+    memMap,
+    memUnmap,
+    hostLoad,
+    hostStore,
+    guestLoad,
+    guestStore,
+    vcpuPrefault,
+    fdDup,
+    fdClose,
+    memoryFail,
+    faultSlab,
+  ],
+  'direct map': [
+    kvmReadGuest,
+    kvmWriteGuest,
+    guestWalk,
+    guestMmio,
+    kernelLoad,
+    gpcInit,
+    gpcActivate,
+    gpcRefresh,
+    gpcRead,
+    gpcWrite,
+    gpcDeactivate,
+  ],
+} as const;
+
+export type System = keyof typeof SYSTEMS;
+
+const ALL = Object.values(SYSTEMS).flat();
 
 /** Any command, with the arguments that belong to it. */
 export type Command = CommandOf<(typeof ALL)[number]>;
 
 export const CATALOGUE = ALL as unknown as readonly AnyTransition[];
+
+/** Throws an Error for the name of a command that is not in the catalogue. */
+export function systemOf(command: string): System {
+  const found = Object.entries(SYSTEMS).find(([, transitions]) => transitions.some(({ name }) => name === command));
+  if (found === undefined) throw new Error(`there is no command '${command}'`);
+  return found[0] as System;
+}
 
 /** Other programs to the same end, which shrinking may try. */
 export const REWRITES: readonly ((specification: Specification, program: Program) => Iterable<Program>)[] = [

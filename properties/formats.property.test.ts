@@ -52,7 +52,7 @@ const countOf = (cases: readonly Case[], ...statuses: readonly CaseStatus[]): nu
 
 test('the sample is a report, and has cases of every status', () => {
   expect(Report.parse(SAMPLE)).toEqual(SAMPLE);
-  expect(_.countBy(casesOf(SAMPLE), 'status')).toEqual({ passed: 3, failed: 5, error: 2, known: 2, skipped: 6 });
+  expect(_.countBy(casesOf(SAMPLE), 'status')).toEqual({ passed: 4, failed: 5, error: 2, known: 2, skipped: 6 });
 });
 
 describe('JUnit', () => {
@@ -72,7 +72,7 @@ describe('JUnit', () => {
     const property = fc.property(reports, (report) => {
       const read = readJunit(printJunit(report));
       const written = suitesOf(report);
-      expect(read.map(({ name }) => name)).toEqual(written.map(({ name }) => name));
+      expect(read.map(({ name }) => name)).toEqual(written.map(({ name }) => oneLine(name)));
       read.forEach((suite, index) => {
         const { cases } = written[index] ?? { cases: [] };
         expect(suite).toMatchObject({
@@ -109,7 +109,7 @@ describe('KTAP', () => {
     const property = fc.property(reports, (report) => {
       const read = readKtap(printKtap(report));
       const written = suitesOf(report);
-      expect(read.map(({ name }) => name)).toEqual(written.map(({ name }) => name));
+      expect(read.map(({ name }) => name)).toEqual(written.map(({ name }) => withoutHash(name)));
       expect(read.map(({ subtests }) => subtests.map(({ name, result, message }) => [name, result, message]))).toEqual(
         written.map(({ cases }) =>
           cases.map(({ name, status, summary }) => [withoutHash(name), RESULTS[status], withoutHash(summary)]),
@@ -123,7 +123,7 @@ describe('KTAP', () => {
   });
 
   test('ends with the totals, as kselftest does', () => {
-    expect(printKtap(SAMPLE)).toMatch(/\n# Totals: pass:3 fail:5 xfail:2 xpass:0 skip:6 error:2\n$/);
+    expect(printKtap(SAMPLE)).toMatch(/\n# Totals: pass:4 fail:5 xfail:2 xpass:0 skip:6 error:2\n$/);
   });
 });
 

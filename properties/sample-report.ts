@@ -3,6 +3,7 @@ import type { FailureReport, InvariantReport, KnownReport, Report, RuleReport } 
 
 const rule = (id: string, hits: number, more: Partial<RuleReport> = {}): RuleReport => ({
   id,
+  system: 'guest_memfd',
   command: id.slice(0, id.indexOf('/')),
   kind: 'acceptance',
   when: `\`it\` is about | ${id}`,
@@ -73,6 +74,7 @@ export const SAMPLE: Report = {
     rule('slot.set/nowhere', 0, { outOfReach: 'the machine has no such thing' }),
     rule('guest.load/never', 0),
     rule('memory.fail/poisoned', 0, { outOfReach: 'the target lacks memory-failure' }),
+    rule('gpc.read/read', 1, { system: 'direct map' }),
   ],
   invariants: [
     invariant('gmem/held', 'held', 70, { unseen: ['frames'] }),

@@ -43,21 +43,22 @@ describe('the cases of a report', () => {
   });
 
   test('are commands, of which one fails where a rule of its own was not kept', () => {
-    expect(casesOf('commands').map(({ name, status, summary }) => [name, status, summary])).toEqual([
+    expect(casesOf('commands of guest_memfd').map(({ name, status, summary }) => [name, status, summary])).toEqual([
       ['vm.create', 'passed', 'exercised 1 of 1 rule'],
       ['slot.set', 'failed', 'expected EINVAL, observed ok in place of slot.set/unaligned'],
       ['guest.load', 'skipped', 'no program came to it'],
       ['memory.fail', 'skipped', 'the target lacks memory-failure'],
     ]);
-    expect(caseOf('commands', 'vm.create')?.detail).toBe('  vm.create/created  40 times');
-    expect(caseOf('commands', 'slot.set')?.detail).toMatch(
+    expect(casesOf('commands of direct map').map(({ name }) => name)).toEqual(['gpc.read']);
+    expect(caseOf('commands of guest_memfd', 'vm.create')?.detail).toBe('  vm.create/created  40 times');
+    expect(caseOf('commands of guest_memfd', 'slot.set')?.detail).toMatch(
       /^diverges at command 2 of 3\n[^]*<-- here\n[^]*\nreplay {6}gmem-conformance replay gmc1\.token --target 'process:.\/mine --fast'\n/,
     );
   });
 
   test('tell a rule that was not reached from one that cannot be', () => {
     const passed = { ...SAMPLE, failures: [] };
-    expect(caseOf('commands', 'slot.set', passed)).toMatchObject({
+    expect(caseOf('commands of guest_memfd', 'slot.set', passed)).toMatchObject({
       status: 'passed',
       summary: 'exercised 1 of 3 rules',
       detail: [
@@ -109,12 +110,12 @@ describe('the cases of a report', () => {
       ...SAMPLE,
       failures: [first, { ...first, observed: 'EIO' }, { ...first, rule: 'new/rule' }, { ...second, invariant: 'new' }],
     };
-    expect(caseOf('commands', 'slot.set', report)).toMatchObject({
+    expect(caseOf('commands of guest_memfd', 'slot.set', report)).toMatchObject({
       status: 'failed',
       summary: 'expected EINVAL, observed ok in place of slot.set/unaligned; also expected EINVAL, observed EIO',
       detail: expect.stringMatching(/diverges at[^]*\n\ndiverges at/),
     });
-    expect(caseOf('commands', 'new/rule', report)?.status).toBe('failed');
+    expect(caseOf('commands of no system', 'new/rule', report)?.status).toBe('failed');
     expect(caseOf('invariants', 'new', report)?.status).toBe('failed');
   });
 });
@@ -128,7 +129,7 @@ test('the summary says what was tested, and what came of all runs', () => {
     model: '0123456789ab',
     version: '1.2.3',
     checked: '101 programs, 2003 commands',
-    rules: 'exercised 2 of 6',
+    rules: 'exercised 3 of 7',
     invariants: 'held 1 of 5',
   });
 });

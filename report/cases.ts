@@ -35,7 +35,7 @@ export interface Suite {
 export const suitesOf = (report: Report): readonly Suite[] =>
   [
     { name: 'runs', cases: runCases(report) },
-    { name: 'commands', cases: commandCases(report) },
+    ...commandSuites(report),
     { name: 'invariants', cases: invariantCases(report) },
     { name: 'known divergences', cases: report.knownDivergences.map(knownCase) },
     { name: 'capabilities', cases: report.skipped.map(skippedCase) },
@@ -80,15 +80,23 @@ function runCase(run: RunReport): Omit<Case, 'name'> {
   };
 }
 
-function commandCases(report: Report): readonly Case[] {
-  const rules = _.groupBy(report.rules, 'command');
-  const failures = report.failures.filter(({ invariant }) => invariant === undefined);
-  const commandOf = ({ rule }: FailureReport): string => report.rules.find(({ id }) => id === rule)?.command ?? rule;
-  return withFailures(
-    Object.entries(rules).map(([command, group]) => commandCase(command, group)),
-    _.groupBy(failures, commandOf),
-    report,
+/** One for each system; a failure at a rule that the report does not list stands alone. */
+function commandSuites(report: Report): readonly Suite[] {
+  const ruleOf = ({ rule }: FailureReport): Pick<RuleReport, 'system' | 'command'> =>
+    report.rules.find(({ id }) => id === rule) ?? { system: 'no system', command: rule };
+  const rules = _.groupBy(report.rules, 'system');
+  const failures = _.groupBy(
+    report.failures.filter(({ invariant }) => invariant === undefined),
+    (failure) => ruleOf(failure).system,
   );
+  return _.union(Object.keys(rules), Object.keys(failures)).map((system) => ({
+    name: `commands of ${system}`,
+    cases: withFailures(
+      Object.entries(_.groupBy(rules[system], 'command')).map(([command, group]) => commandCase(command, group)),
+      _.groupBy(failures[system], (failure) => ruleOf(failure).command),
+      report,
+    ),
+  }));
 }
 
 function invariantCases(report: Report): readonly Case[] {

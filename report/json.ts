@@ -13,6 +13,7 @@ import type { Shard } from '../conformance/shard.ts';
 import type { Stepwise } from '../conformance/stepwise.ts';
 import { encodeToken } from '../conformance/token.ts';
 import type { Divergence } from '../conformance/verdict.ts';
+import { systemOf } from '../model/catalogue.ts';
 import { printOutcome } from '../model/core/outcome.ts';
 import { printCommand, printProgram, type Program } from '../model/core/program.ts';
 import type { Rule, Specification } from '../model/core/specification.ts';
@@ -25,6 +26,7 @@ const Verdict = z.enum(['conforms', 'diverges', 'inconclusive']);
 
 export const RuleReport = z.strictObject({
   id: z.string(),
+  system: z.string().describe('What it is a rule of: guest_memfd, or what builds on that'),
   command: z.string(),
   kind: z.enum(['refusal', 'diversion', 'unmodelled', 'acceptance']),
   when: z.string(),
@@ -203,7 +205,17 @@ function ruleReport(rule: Rule, hits: number, target: Target): RuleReport {
   const { id, command, kind, when, result, source, requires } = rule;
   const lack = lackOf(target, { name: command, requires });
   const outOfReach = rule.unreachable ?? (lack === undefined ? undefined : `the target lacks ${lack}`);
-  return { id, command, kind, when, result, source, hits, ...(outOfReach === undefined ? {} : { outOfReach }) };
+  return {
+    id,
+    system: systemOf(command),
+    command,
+    kind,
+    when,
+    result,
+    source,
+    hits,
+    ...(outOfReach === undefined ? {} : { outOfReach }),
+  };
 }
 
 const knownReport = ({ entry, status, programs, note }: KnownResult): KnownReport => ({

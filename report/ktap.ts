@@ -16,7 +16,7 @@ export function printKtap(report: Report): string {
     ...diagnostics(summaryOf(report).map(([name, value]) => field(name, value))),
     ...suites.flatMap(({ name, cases }, index) => [
       ...subtests(cases).map((line) => `  ${line}`),
-      `${worst(cases)} ${index + 1} ${name}${cases.every(isSkipped) ? ' # SKIP' : ''}`,
+      `${worst(cases)} ${index + 1} ${resultText(name)}${cases.every(isSkipped) ? ' # SKIP' : ''}`,
     ]),
     totals(suites.flatMap(({ cases }) => cases)),
   ];

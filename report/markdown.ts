@@ -26,7 +26,7 @@ const textTable = (heading: readonly string[], rows: readonly (readonly string[]
 const LOUD: ReadonlySet<CaseStatus> = new Set(['failed', 'error']);
 
 const section = ({ name, cases }: Suite): readonly string[] => [
-  `## ${_.upperFirst(name)}`,
+  `## ${plain(_.upperFirst(name))}`,
   table(['test', 'result', 'what came of it'], cases.map(caseRow)),
 ];
 

@@ -39,6 +39,7 @@ const rule = (id: string): fc.Arbitrary<Report['rules'][number]> =>
   fc.record(
     {
       id: fc.constant(id),
+      system: fc.constant('guest_memfd'),
       command: fc.constant('vm.create'),
       kind: fc.constant('acceptance' as const),
       when: fc.constant(''),
@@ -47,7 +48,7 @@ const rule = (id: string): fc.Arbitrary<Report['rules'][number]> =>
       hits: fc.nat(),
       outOfReach: words,
     },
-    { requiredKeys: ['id', 'command', 'kind', 'when', 'result', 'source', 'hits'] },
+    { requiredKeys: ['id', 'system', 'command', 'kind', 'when', 'result', 'source', 'hits'] },
   );
 
 const known: fc.Arbitrary<Report['knownDivergences'][number]> = fc.record(

@@ -2,7 +2,7 @@
 import _ from 'lodash';
 import { CAPABILITIES } from '../adapters/adapter.ts';
 import { ALL_INVARIANTS } from '../conformance/invariants.ts';
-import { CATALOGUE } from '../model/catalogue.ts';
+import { SYSTEMS } from '../model/catalogue.ts';
 import { FULL_MACHINE, printCondition, PROFILES } from '../model/core/profile.ts';
 import { argumentsOf, rulesOf, type AnyTransition, type Rule } from '../model/core/specification.ts';
 import { code, table } from './markdown-text.ts';
@@ -78,8 +78,10 @@ export const rulesMarkdown = (): string =>
     HEADER,
     '## Profiles\n',
     `${profiles()}\n`,
-    '## Commands\n',
-    ...CATALOGUE.map((transition) => `${section(transition)}\n`),
+    ...Object.entries(SYSTEMS).flatMap(([system, transitions]) => [
+      `## Commands of ${system}\n`,
+      ...transitions.map((transition) => `${section(transition as unknown as AnyTransition)}\n`),
+    ]),
     '## Invariants\n',
     'Each holds at every command boundary, for every implementation.\n',
     `${invariants()}\n`,

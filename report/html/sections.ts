@@ -201,18 +201,26 @@ export function rules(report: Report): Html {
       >
       <output></output>
     </form>
-    ${Object.entries(_.groupBy(report.rules, 'command')).map(([command, group]) => ofCommand(command, group))}
+    ${Object.entries(_.groupBy(report.rules, 'system')).map(([system, group]) => ofSystem(system, group))}
   </section> `;
+}
+
+const ofSystem = (system: string, group: readonly RuleReport[]): Html =>
+  html`<h3 class="system">${system} <span>${extentOf(group)}</span></h3>
+    ${Object.entries(_.groupBy(group, 'command')).map(([command, rules]) => ofCommand(command, rules))}`;
+
+function extentOf(group: readonly RuleReport[]): string {
+  const { exercised = 0, out = 0 } = _.countBy(group, reachOf);
+  return `${exercised} of ${group.length - out} exercised${out === 0 ? '' : `, ${out} out of reach`}`;
 }
 
 function ofCommand(command: string, group: readonly RuleReport[]): Html {
   const { exercised = 0, out = 0 } = _.countBy(group, reachOf);
-  const within = group.length - out;
   return html`<details class="command">
     <summary>
-      <h3><code>${command}</code></h3>
-      <meter min="0" max="${within}" value="${exercised}" aria-hidden="true"></meter>
-      ${exercised} of ${within} exercised${out === 0 ? '' : `, ${out} out of reach`}
+      <h4><code>${command}</code></h4>
+      <meter min="0" max="${group.length - out}" value="${exercised}" aria-hidden="true"></meter>
+      ${extentOf(group)}
     </summary>
     <table>
       <thead>

@@ -57,8 +57,10 @@ details { border: 1px solid var(--line); border-radius: 0.4rem; margin: 0.6rem 0
 details[open] { padding-bottom: 0.6rem; }
 summary { cursor: pointer; padding: 0.5rem 0; }
 summary h3 { display: inline; }
+h3.system { margin: 1.25rem 0 0.25rem; }
+h3.system span { font-weight: 400; font-size: 1rem; }
 details.command { border-width: 0 0 1px; border-radius: 0; margin: 0; padding: 0; }
-details.command h3 { font-weight: 400; display: inline-block; min-width: 10rem; }
+details.command h4 { font-weight: 400; display: inline-block; margin: 0; min-width: 10rem; }
 .command summary { padding: 0.3rem 0; }
 meter { width: 5rem; vertical-align: middle; margin: 0 0.4rem; }
 .filter { display: flex; flex-wrap: wrap; gap: 0.5rem 1.25rem; align-items: center; margin: 0.75rem 0; }
