@@ -5,7 +5,7 @@ import type { Capability, Target } from '../adapters/adapter.ts';
 import { ALL_CAPABILITIES } from '../adapters/adapter.ts';
 import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
-import type { Specification } from '../model/core/specification.ts';
+import type { Specification, Step } from '../model/core/specification.ts';
 import { unseenParts } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
@@ -84,6 +84,13 @@ export interface Campaign {
   readonly reason?: string;
 }
 
+/** A program that the target was given. */
+interface Begun {
+  readonly program: Program;
+  readonly trace: readonly Step[] | undefined;
+  readonly checked: ReturnType<typeof checkProgram>;
+}
+
 /** One command in so many may end in an error of the environment before a run says nothing. */
 const STARVED_SHARE = 8;
 
@@ -124,6 +131,8 @@ class Running {
   /** Programs that were written in this process; those that an earlier one has run are not run again. */
   #written = 0;
   #stopped: Stop | undefined;
+  /** The program that was begun last, while nobody has looked at what it came to. */
+  #begun: Begun | undefined;
   /** The program behind which the run does not go on, and what it came to. */
   #last: { readonly program: Program; readonly verdict: ProgramVerdict } | undefined;
 
@@ -199,7 +208,7 @@ class Running {
     const { failed, errorInstance } = await fc.check(property, { seed, numRuns: runs, endOnFailure: true });
     // What is thrown is no verdict about the target, but a defect of the kit.
     if (failed && this.#stopped === undefined && this.#last === undefined) throw errorInstance;
-    if (!failed) this.#tell(0);
+    if (!failed && (await this.#lastPasses())) this.#tell(0);
   }
 
   #hasNothingToRun(): boolean {
@@ -211,14 +220,34 @@ class Running {
     return true;
   }
 
+  /** Begins the program, and looks at what came of the one before it: the next is written while a target is busy. */
   async #passes(program: Program): Promise<boolean> {
+    if (!(await this.#lastPasses())) return false;
     const pause = breathe();
     if (pause !== undefined) await pause;
     const { signal, resume, timeMs = Infinity } = this.#options;
     if (signal?.aborted === true) return this.#stop('interrupted');
     if (resume !== undefined && this.#written++ < resume.programs) return this.#hasPassed(program, resume);
     if (this.elapsedMs() >= timeMs) return this.#stop('time');
-    const verdict = await this.#check(program);
+    this.#begin(program);
+    // A target that has answered at once keeps nobody waiting.
+    return this.#begun?.checked instanceof Promise || (await this.#lastPasses());
+  }
+
+  #begin(program: Program): void {
+    const facts = this.#programs % (this.#target.factsEvery ?? 1) === 0;
+    const trace = traceOf(program);
+    const checked = checkProgram({ ...this.#checking, facts }, program, trace);
+    // What is thrown there is thrown again where it is awaited, which is later.
+    if (checked instanceof Promise) checked.catch(() => undefined);
+    this.#begun = { program, trace, checked };
+  }
+
+  async #lastPasses(): Promise<boolean> {
+    if (this.#begun === undefined) return true;
+    const { program } = this.#begun;
+    const verdict = await this.#check(this.#begun);
+    this.#begun = undefined;
     // In the middle of a program, so that what was counted of it must not be told: it will be run again.
     if (isInterrupted(verdict)) {
       this.#stopped = 'interrupted';
@@ -246,16 +275,14 @@ class Running {
     return false;
   }
 
-  async #check(program: Program): Promise<ProgramVerdict> {
-    const facts = this.#programs % (this.#target.factsEvery ?? 1) === 0;
-    const checked = checkProgram({ ...this.#checking, facts }, program, traceOf(program));
+  async #check({ program, trace, checked }: Begun): Promise<ProgramVerdict> {
     const verdict = checked instanceof Promise ? await checked : checked;
     if (isInterrupted(verdict)) return verdict;
     this.#programs++;
     if (verdict.kind !== 'conforms') return verdict;
     this.#commands += verdict.commands;
     const { unmodelled } = verdict;
-    if (unmodelled === undefined) return this.#programs % SECRECY_EVERY === 0 ? this.#secrecy(program) : verdict;
+    if (unmodelled === undefined) return this.#programs % SECRECY_EVERY === 0 ? this.#secrecy(program, trace) : verdict;
     this.#unmodelled.set(unmodelled.rule, (this.#unmodelled.get(unmodelled.rule) ?? 0) + 1);
     return verdict;
   }
@@ -290,8 +317,8 @@ class Running {
     return true;
   }
 
-  async #secrecy(program: Program): Promise<ProgramVerdict> {
-    const verdict = await checkSecrecy(this.#checking, program, traceOf(program));
+  async #secrecy(program: Program, trace: Begun['trace']): Promise<ProgramVerdict> {
+    const verdict = await checkSecrecy(this.#checking, program, trace);
     const { checks } = this.#checking.tally;
     if (verdict.kind !== 'conforms' || verdict.commands > 0) checks.set(SECRECY.id, (checks.get(SECRECY.id) ?? 0) + 1);
     return verdict;

@@ -7,6 +7,7 @@
  * The code runs in 64-bit user mode, which every back end of KVM runs on the processor itself; some emulate the kernel
  * mode of guests that they do not know, and an emulator reads memory by other ways than stage 2.
  */
+import _ from 'lodash';
 import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Label } from '../../model/core/state.ts';
 import type { Operand } from './calls.ts';
@@ -256,19 +257,25 @@ export const cpuidLeaves = (guestPhysicalBits: number): readonly CpuidLeaf[] => 
 
 type CpuidLeaf = Readonly<Partial<Record<'eax' | 'edx', bigint>> & { function: bigint }>;
 
+const cpuidEntries = _.memoize((guestPhysicalBits: number): readonly Uint8Array[] =>
+  cpuidLeaves(guestPhysicalBits).map((leaf) => structBytes(CPUID_ENTRY, leaf)),
+);
+
 function writeCpuid(lowering: Lowering, guestPhysicalBits: number): number {
-  const leaves = cpuidLeaves(guestPhysicalBits);
-  const offset = lowering.reserve(CPUID_HEADER_BYTES + leaves.length * CPUID_ENTRY.bytes);
-  lowering.fill(offset, Uint8Array.of(leaves.length));
-  leaves.forEach((leaf, index) =>
-    lowering.fill(offset + CPUID_HEADER_BYTES + index * CPUID_ENTRY.bytes, structBytes(CPUID_ENTRY, leaf)),
-  );
+  const entries = cpuidEntries(guestPhysicalBits);
+  const offset = lowering.reserve(CPUID_HEADER_BYTES + entries.length * CPUID_ENTRY.bytes);
+  lowering.fill(offset, Uint8Array.of(entries.length));
+  entries.forEach((entry, index) => lowering.fill(offset + CPUID_HEADER_BYTES + index * CPUID_ENTRY.bytes, entry));
   return offset;
 }
 
+const SEGMENT_BYTES = Object.entries(SEGMENTS).map(([name, fields]) => ({
+  place: SREGS_SEGMENTS[name as keyof typeof SREGS_SEGMENTS],
+  bytes: structBytes(SEGMENT, fields),
+}));
+
 function writeSregs(lowering: Lowering, tables: bigint): number {
   const offset = lowering.struct(SREGS, { ...CONTROL, cr3: tables });
-  for (const [name, fields] of Object.entries(SEGMENTS))
-    lowering.fill(offset + SREGS_SEGMENTS[name as keyof typeof SREGS_SEGMENTS], structBytes(SEGMENT, fields));
+  for (const { place, bytes } of SEGMENT_BYTES) lowering.fill(offset + place, bytes);
   return offset;
 }

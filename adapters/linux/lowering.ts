@@ -262,8 +262,14 @@ export function structBytes(layout: Layout, fields: Readonly<Record<string, bigi
   for (const [name, number] of Object.entries(fields)) {
     const place = layout.fields[name];
     if (place === undefined) throw new Error(`${layout.name} has no such field: ${name}`);
-    for (let byte = 0; byte < place.bytes; byte++)
-      view.setUint8(place.offset + byte, Number((number >> BigInt(8 * byte)) & 0xffn));
+    setUint(view, place, number);
   }
   return bytes;
+}
+
+function setUint(view: DataView, { offset, bytes }: Layout['fields'][string], number: bigint): void {
+  if (bytes === 8) view.setBigUint64(offset, number, true);
+  else if (bytes === 4) view.setUint32(offset, Number(BigInt.asUintN(32, number)), true);
+  else if (bytes === 2) view.setUint16(offset, Number(BigInt.asUintN(16, number)), true);
+  else view.setUint8(offset, Number(BigInt.asUintN(8, number)));
 }
