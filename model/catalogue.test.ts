@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { CATALOGUE } from './catalogue.ts';
+import { CATALOGUE, systemOf } from './catalogue.ts';
 import { FULL_MACHINE, PROFILES } from './core/profile.ts';
 import { Specification } from './core/specification.ts';
 
@@ -26,6 +26,12 @@ describe.each(PROFILES)('the catalogue in $id', (profile) => {
 });
 
 describe('the catalogue', () => {
+  it('knows the system of each command, and none of what a caller adds', () => {
+    expect(CATALOGUE.filter(({ name }) => systemOf(name) === 'other')).toEqual([]);
+    expect(systemOf('slot.set')).toBe('guest_memfd');
+    expect(systemOf('file.seek')).toBe('other');
+  });
+
   it('has each command once', () => {
     expect(new Set(CATALOGUE.map(({ name }) => name)).size).toBe(CATALOGUE.length);
   });
