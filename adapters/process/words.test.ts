@@ -6,6 +6,7 @@ describe('a command line is cut into words as by a shell', () => {
     ['python3 model.py --strict', ['python3', 'model.py', '--strict']],
     [`'/my models/model' "a b" c\\ d`, ['/my models/model', 'a b', 'c d']],
     [`sh -c 'echo "$HOME" | cat; ls *'`, ['sh', '-c', 'echo "$HOME" | cat; ls *']],
+    [`model it\\'s "that's" 'so "far'`, ['model', "it's", "that's", 'so "far']],
     ['model\t-x  ""', ['model', '-x', '']],
     ['A=1 ~/model {1,2}', ['A=1', '~/model', '{1,2}']],
   ])('%s', (commandLine, words) => {
@@ -25,6 +26,12 @@ describe('what only a shell can do is refused', () => {
   ])('%s', (commandLine, special) => {
     const message = `'${commandLine}' has ${special} in it, and is not given to a shell: put quotes around it, or write process:sh -c '…'`;
     expect(() => wordsOf(commandLine)).toThrow(new RangeError(message));
+  });
+
+  it.each([`sh -c 'exit`, `"model`, `model it's`, `model "a\\"`, `model "a" 'b`])('%s is left open', (commandLine) => {
+    expect(() => wordsOf(commandLine)).toThrow(
+      new RangeError(`'${commandLine}' has a quotation mark that is not closed: close it, or put \\ before it`),
+    );
   });
 
   it.each(['', '  '])('%j is no program', (commandLine) => {

@@ -1,10 +1,16 @@
 import { parse } from 'shell-quote';
 
+/** What a backslash makes plain, and what stands between two quotation marks. */
+const CLOSED = /\\[^]|'[^']*'|"(?:\\[^]|[^"\\])*"/g;
+
 /**
  * A command line as the words of a program and its arguments: quotes and backslashes as in a shell, and nothing else of
  * one. Throws a RangeError.
  */
 export function wordsOf(commandLine: string): readonly [string, ...string[]] {
+  // The parser reads on as if it were closed.
+  if (/['"]/.test(commandLine.replace(CLOSED, '')))
+    throw new RangeError(`'${commandLine}' has a quotation mark that is not closed: close it, or put \\ before it`);
   const parts = parse(commandLine, (name) => ({ variable: `$${name}` }));
   const words = parts.map((part) => {
     if (typeof part === 'string') return part;
