@@ -6,7 +6,7 @@ import { z } from 'zod';
 import type { Target } from '../adapters/adapter.ts';
 import { printDivergences, type KnownDivergence } from '../conformance/divergences.ts';
 import { modelHash } from '../conformance/model-hash.ts';
-import { printable } from '../conformance/printable.ts';
+import { excerpt } from '../conformance/excerpt.ts';
 import { Progress } from '../conformance/progress.ts';
 import { printShard, type Shard } from '../conformance/shard.ts';
 import { VERSION } from '../report/installation.ts';
@@ -89,18 +89,18 @@ function read(path: string): z.infer<typeof Checkpoint> | undefined {
   const { data, error } = Checkpoint.safeParse(content);
   if (data !== undefined) return data;
   const [issue] = error.issues;
-  const field = (issue?.path ?? []).map(String).map(printable).join('.') || 'its content';
+  const field = (issue?.path ?? []).map(String).map(excerpt).join('.') || 'its content';
   throw new UsageError(
-    `cannot resume from '${path}': ${field}: ${printable(issue?.message ?? '')}; name a file that \`run --resume\` has made, or a new one`,
+    `cannot resume from '${path}': ${field}: ${excerpt(issue?.message ?? '')}; name a file that \`run --resume\` has made, or a new one`,
   );
 }
 
 function assertSame(path: string, saved: Settings, settings: Settings): void {
   const name = [...Object.keys(settings), ...Object.keys(saved)].find((each) => saved[each] !== settings[each]);
   if (name === undefined) return;
-  const [was = '', is = ''] = [saved[name], settings[name]].map((value) => printable(value ?? 'absent'));
+  const [was = '', is = ''] = [saved[name], settings[name]].map((value) => excerpt(value ?? 'absent'));
   throw new UsageError(
-    `'${path}' is of another run: ${printable(name)} was ${was}, and is ${is}; give the same options, or name a new file`,
+    `'${path}' is of another run: ${excerpt(name)} was ${was}, and is ${is}; give the same options, or name a new file`,
   );
 }
 

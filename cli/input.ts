@@ -41,8 +41,7 @@ export function withProgram<T>(
 /** Reading a program that a stranger wrote must execute nothing that the caller did not ask for. */
 function assertHarmless({ name, target }: Input): void {
   if (target === undefined || !executesItsName(target)) return;
-  const shown = shellWord(target.replace(/\p{Cc}/gu, '?'));
-  throw new UsageError(`${name} names a command as its target: if you trust that, say --target ${shown}`);
+  throw new UsageError(`${name} names a command as its target: if you trust that, say --target ${shellWord(target)}`);
 }
 
 function parse(specification: Specification, { name, text, modelHash }: Input): Omit<Loaded, keyof Subject> {

@@ -20,6 +20,12 @@ describe('the end of a command that throws', () => {
     expect(endingOf(new UnavailableError('no /dev/kvm'), INVOCATION).status).toBe(3);
   });
 
+  test('steers no terminal, whatever the message quotes', () => {
+    const evil = 'no \u001b]0;mine\u0007 and \u202e';
+    for (const error of [new UsageError(evil), new UnavailableError(evil), new Error(evil)])
+      expect(endingOf(error, INVOCATION).message).toContain('no \\u{1b}]0;mine\\u{7} and \\u{202e}');
+  });
+
   test('is a defect otherwise, with all that a report needs', () => {
     const { status, message } = endingOf(new TypeError('boom'), INVOCATION);
     expect(status).toBe(4);

@@ -2,6 +2,7 @@
 import { CommanderError } from 'commander';
 import { UnavailableError } from '../adapters/adapter.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { printable } from '../report/text.ts';
 import { UsageError } from './errors.ts';
 
 export interface Ending {
@@ -19,6 +20,12 @@ export interface Invocation {
 }
 
 export function endingOf(error: unknown, invocation: Invocation): Ending {
+  const { status, message } = plainEndingOf(error, invocation);
+  // What it quotes may be of a file, or of a target.
+  return message === undefined ? { status } : { status, message: printable(message) };
+}
+
+function plainEndingOf(error: unknown, invocation: Invocation): Ending {
   // Commander prints its messages itself, and ends --help and --version in this way too.
   if (error instanceof CommanderError) return { status: error.exitCode === 0 ? 0 : EXIT_STATUS.usage };
   if (error instanceof UsageError) return { status: EXIT_STATUS.usage, message: `error: ${error.message}` };

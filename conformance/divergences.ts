@@ -20,7 +20,7 @@ import { argumentsOf, Specification, type AnyCommand } from '../model/core/speci
 import { lackOf } from './capability.ts';
 import { expectationsOf } from './check.ts';
 import { ALL_INVARIANTS } from './invariants.ts';
-import { printable } from './printable.ts';
+import { excerpt } from './excerpt.ts';
 import { SECRECY } from './secret.ts';
 import type { Divergence } from './verdict.ts';
 
@@ -135,7 +135,7 @@ export const printDivergences = (entries: readonly KnownDivergence[]): string =>
 
 function entryName(content: unknown, index: number): string {
   const id: unknown = _.get(content, [index, 'id']);
-  return typeof id === 'string' ? `entry ${index + 1} (${printable(id)})` : `entry ${index + 1}`;
+  return typeof id === 'string' ? `entry ${index + 1} (${excerpt(id)})` : `entry ${index + 1}`;
 }
 
 function shapeMistake(content: unknown, { issues }: z.ZodError): string {
@@ -143,10 +143,10 @@ function shapeMistake(content: unknown, { issues }: z.ZodError): string {
   if (issue === undefined) return 'not a list of entries';
   const [index, ...path] = issue.path;
   if (typeof index !== 'number') return issue.message;
-  const field = path.length === 0 ? '' : `${path.map(String).map(printable).join('.')}: `;
+  const field = path.length === 0 ? '' : `${path.map(String).map(excerpt).join('.')}: `;
   const message =
     issue.code === 'unrecognized_keys'
-      ? `there is no '${printable(issue.keys[0] ?? '')}'${path.length === 0 ? ` in an entry; there are ${KEYS.join(', ')}` : ''}`
+      ? `there is no '${excerpt(issue.keys[0] ?? '')}'${path.length === 0 ? ` in an entry; there are ${KEYS.join(', ')}` : ''}`
       : issue.code === 'invalid_key'
         ? (issue.issues[0]?.message ?? issue.message)
         : issue.message;
@@ -165,7 +165,7 @@ function meaningMistake(entry: KnownDivergence): string | undefined {
   if (since !== undefined && before !== undefined && !holdsIn({ release: numbers(since), features: [] }, { before }))
     return `since ${since}, before ${before} is no release at all: before comes later`;
   if (invariant !== undefined && !ALL_INVARIANTS.some(({ id }) => id === invariant))
-    return `there is no invariant '${printable(invariant)}'; there are ${ALL_INVARIANTS.map(({ id }) => id).join(', ')}`;
+    return `there is no invariant '${excerpt(invariant)}'; there are ${ALL_INVARIANTS.map(({ id }) => id).join(', ')}`;
   if (rule === undefined && Object.keys(where).length > 0)
     return 'where speaks of the arguments of a command: write the rule too';
   for (const [sum, { from, to }] of Object.entries(where)) {
@@ -178,7 +178,7 @@ function meaningMistake(entry: KnownDivergence): string | undefined {
 
 function mistakeIn({ rule, after, where = {}, witness }: KnownDivergence, profile: string): string | undefined {
   if (!PROFILES.some(({ id }) => id === profile))
-    return `there is no profile '${printable(profile)}'; there are ${PROFILES.map(({ id }) => id).join(', ')}`;
+    return `there is no profile '${excerpt(profile)}'; there are ${PROFILES.map(({ id }) => id).join(', ')}`;
   const specification = specificationOf(profile);
   try {
     if (parseProgram(specification, witness.join('\n')).program.length === 0) return 'the witness has no command';
@@ -189,9 +189,9 @@ function mistakeIn({ rule, after, where = {}, witness }: KnownDivergence, profil
   if (rule === undefined) return undefined;
   const command = specification.rules().find(({ id }) => id === rule)?.command;
   if (command === undefined)
-    return `${profile} has no rule '${printable(rule)}': \`gmem-conformance rules\` names them all`;
+    return `${profile} has no rule '${excerpt(rule)}': \`gmem-conformance rules\` names them all`;
   const strange = (after ?? []).find((each) => specification.rules().every(({ id }) => id !== each));
-  if (strange !== undefined) return `after: ${profile} has no rule '${printable(strange)}'`;
+  if (strange !== undefined) return `after: ${profile} has no rule '${excerpt(strange)}'`;
   const integers = argumentsOf(specification.transition(command))
     .filter(([, { kind }]) => kind === 'integer')
     .map(([name]) => name);

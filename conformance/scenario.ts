@@ -12,7 +12,7 @@ import { Specification } from '../model/core/specification.ts';
 import { whyWithout } from './capability.ts';
 import { expectationsOf, type Checking } from './check.ts';
 import { ALL_INVARIANTS } from './invariants.ts';
-import { printable } from './printable.ts';
+import { excerpt } from './excerpt.ts';
 import { runStepwise, type Stepwise } from './stepwise.ts';
 import type { Divergence } from './verdict.ts';
 
@@ -126,7 +126,7 @@ function mistakeIn(header: ScenarioHeader, specification: Specification): [Field
   if (rule === undefined && invariant === undefined)
     return ['rule', 'write the rule that the program shows, or the invariant, or both'];
   if (rule !== undefined && specification.rules().every(({ id }) => id !== rule))
-    return ['rule', `${profile} has no rule '${printable(rule)}': \`gmem-conformance rules\` names them all`];
+    return ['rule', `${profile} has no rule '${excerpt(rule)}': \`gmem-conformance rules\` names them all`];
   if (invariant !== undefined && ALL_INVARIANTS.every(({ id }) => id !== invariant))
     return ['invariant', `there is none of that name; there are ${words(ALL_INVARIANTS.map(({ id }) => id))}`];
   if (expected === undefined && observed !== undefined)

@@ -1,6 +1,6 @@
 /** Reports that were saved: `run --json`. */
 import { z } from 'zod';
-import { printable } from '../conformance/printable.ts';
+import { excerpt } from '../conformance/excerpt.ts';
 import { Report, REPORT_SCHEMA } from './json.ts';
 
 /** A file that is no report. The message names the file and the field, and says what to do. */
@@ -17,7 +17,7 @@ export function parseReport(json: string, name: string): Report {
   const schema = Schema.safeParse(content).data?.schema;
   if (schema !== undefined && schema !== REPORT_SCHEMA)
     throw new ReportError(
-      `${name}: schema is ${printable(schema)}, and this version reads ${REPORT_SCHEMA}: run it again, or take the version that wrote it`,
+      `${name}: schema is ${excerpt(schema)}, and this version reads ${REPORT_SCHEMA}: run it again, or take the version that wrote it`,
     );
   const { data, error } = Report.safeParse(content);
   if (error !== undefined) throw new ReportError(`${name}: ${mistake(error)}; give what \`run --json\` has written`);
@@ -28,6 +28,6 @@ const Schema = z.object({ schema: z.string() });
 
 function mistake({ issues: [issue] }: z.ZodError): string {
   if (issue === undefined) return 'no report';
-  const field = issue.path.map(String).map(printable).join('.');
-  return `${field === '' ? '' : `${field}: `}${printable(issue.message)}`;
+  const field = issue.path.map(String).map(excerpt).join('.');
+  return `${field === '' ? '' : `${field}: `}${excerpt(issue.message)}`;
 }
