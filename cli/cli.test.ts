@@ -2,9 +2,10 @@ import { describe, expect, test } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import { MUTANTS } from '../adapters/mutants/index.ts';
@@ -75,6 +76,8 @@ describe('usage', () => {
       ['run', '--json', '/nonexistent/x'],
       /cannot write '\/nonexistent\/x': no such file/,
     ],
+    ['a file without a name', ['run', '--json', ''], /^error: the name of a file to write is empty: give one/],
+    ['a checkpoint without a name', ['run', '--resume', ''], /^error: the name of a file to write is empty: give one/],
     ['standard output for two results', ['run', '--junit', '-', '--ktap', '-'], /standard output takes one result/],
   ])('%s is refused in one line, before anything runs', async (_what, args, message) => {
     const { status, stdout, stderr } = await gmem(args);
@@ -241,21 +244,51 @@ describe('a run', () => {
     expect(stderr).toContain(message);
   });
 
-  test.concurrent('loses no report to a full disk', async () => {
+  test.concurrent('loses no report to a full disk, and writes what can be written', async () => {
     // Linux alone has a file that is always full.
     if (!existsSync('/dev/full')) return;
-    const { status, stdout, stderr } = await gmem([
-      'run',
-      '--target',
-      'reference',
-      '--runs',
-      '5',
-      '--json',
-      '/dev/full',
-    ]);
-    expect(status).toBe(2);
-    expect(stderr).toContain("cannot write '/dev/full': no space left");
-    expect(stdout).toContain('"schema": "gmem-conformance-report/2"');
+    await inFolder(async (folder) => {
+      const junit = join(folder, 'report.xml');
+      const { status, stdout, stderr } = await gmem([
+        ...['run', '--target', mutant.target.name, '--seed', '1', '--save', '/dev/full'],
+        ...['--json', '/dev/full', '--junit', junit, '--ktap', '/dev/full'],
+      ]);
+      expect(status).toBe(2);
+      expect(
+        stderr.match(/^error: cannot write '\/dev\/full': no space left; what belongs there stands/gm),
+      ).toHaveLength(3);
+      expect(stdout).toContain('"schema": "gmem-conformance-report/2"');
+      expect(stdout).toMatch(/^KTAP version 1$/m);
+      expect(stdout).toMatch(/^diverges at command [^]*^# title: [^]*^not saved +the program stands above$/m);
+      expect(readFileSync(junit, 'utf8')).toContain('</testsuites>');
+    });
+  });
+
+  test.concurrent('goes on to its files and its status when its reader has seen enough', async () => {
+    await inFolder(async (folder) => {
+      const file = join(folder, 'report.json');
+      const args = ['run', '--target', mutant.target.name, '--seed', '1', '--json', file];
+      const child = spawn(process.execPath, [CLI, ...args], { cwd: ROOT });
+      child.stdout.destroy();
+      child.stderr.destroy();
+      const [status] = (await once(child, 'exit')) as [number | null];
+      expect(status).toBe(1);
+      expect(readReport(file).verdict).toBe('diverges');
+    });
+  });
+
+  test.concurrent('that cannot say what it found has not found anything', async () => {
+    if (!existsSync('/dev/full')) return;
+    const full = openSync('/dev/full', 'w');
+    const args = ['run', '--target', 'reference', '--runs', '5'];
+    const child = spawn(process.execPath, [CLI, ...args], { cwd: ROOT, stdio: ['ignore', full, 'pipe'] });
+    const [ended, stderr] = await Promise.all([once(child, 'exit'), text(child.stderr as Readable)]);
+    const [status] = ended as [number | null];
+    closeSync(full);
+    expect({ status, stderr }).toEqual({
+      status: 2,
+      stderr: 'error: cannot write to standard output: no space left\n',
+    });
   });
 });
 
@@ -431,6 +464,23 @@ describe('scenarios', () => {
       const report = JSON.parse(readFileSync(file, 'utf8')) as { scenarios: object[] };
       expect(new Ajv2020().validate(schema, report)).toBe(true);
       expect(report.scenarios).toHaveLength(3);
+    });
+  });
+
+  test.concurrent('that are named twice run once, and two of one name are refused', async () => {
+    await inFolder(async (folder) => {
+      const same = ['zeroed-once', 'scenarios/zeroed-once.gmem', 'scenarios/../scenarios/zeroed-once.gmem'];
+      const other = join(folder, 'zeroed-once.gmem');
+      writeFileSync(other, readFileSync(join(ROOT, 'scenarios/zeroed-once.gmem')));
+      const [once, refused] = await Promise.all([
+        gmem(['scenario', ...same]),
+        gmem(['scenario', 'zeroed-once', other]),
+      ]);
+      expect(once.stdout).toMatch(/^scenarios {3}conforms 1$/m);
+      expect(refused).toMatchObject({ status: 2, stdout: '' });
+      expect(refused.stderr).toMatch(
+        /zeroed-once\.gmem' has the name of '.*zeroed-once\.gmem', and results go by names/,
+      );
     });
   });
 

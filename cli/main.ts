@@ -4,6 +4,7 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { VERSION } from '../report/installation.ts';
 import { shellWord } from '../report/text.ts';
 import { addMutants } from './mutants.ts';
+import { surviveOutput } from './output.ts';
 import { addReplay } from './replay.ts';
 import { addReport } from './report.ts';
 import { addRules } from './rules.ts';
@@ -26,17 +27,23 @@ function assemble(): Command {
   return program;
 }
 
-// A reader that has seen enough, such as head(1), is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
+/** Sets the exit status by what was thrown, and says what the caller does not know yet. */
+function end(error: unknown): void {
+  const command = [NAME, ...process.argv.slice(2)].map(shellWord).join(' ');
+  const { status, message } = endingOf(error, { command, version: VERSION, modelHash });
+  if (message !== undefined) process.stderr.write(`${message}\n`);
+  process.exitCode = status;
+}
+
+surviveOutput();
+// Node's own status for these is 1, which says that the target diverges.
+process.once('uncaughtException', (error) => {
+  end(error);
   process.exit();
 });
 
 try {
   await assemble().parseAsync();
 } catch (error) {
-  const command = [NAME, ...process.argv.slice(2)].map(shellWord).join(' ');
-  const { status, message } = endingOf(error, { command, version: VERSION, modelHash });
-  if (message !== undefined) process.stderr.write(`${message}\n`);
-  process.exitCode = status;
+  end(error);
 }

@@ -1,8 +1,10 @@
 /** Where results go: the terminal and files. */
 import { SingleBar } from 'cli-progress';
+import _ from 'lodash';
 import { accessSync, constants, existsSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { isatty } from 'node:tty';
+import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { colorsIf } from '../report/colors.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 
@@ -23,6 +25,26 @@ export const warn = (text: string): void => {
   process.stderr.write(`${text}\n`);
 };
 
+/** A result did not get to where the caller wants it. The work goes on; in the end the status says so. */
+function lose(sentence: string): void {
+  warn(`error: ${sentence}`);
+  process.once('exit', () => (process.exitCode = EXIT_STATUS.usage));
+}
+
+/**
+ * What is being done is done to its end, whatever becomes of the terminal: files are written, and the status is that of
+ * the verdict. A reader that has seen enough, such as head(1), is no failure.
+ */
+export function surviveOutput(): void {
+  // Every write fails anew.
+  const loseOutput = _.once((error: Error) => lose(`cannot write to standard output: ${fileTrouble(error)}`));
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') loseOutput(error);
+  });
+  // There is nowhere left to say so.
+  process.stderr.on('error', () => undefined);
+}
+
 /** In the place of a file. Whoever wants a result there wants nothing else there. */
 export const STANDARD_OUTPUT = '-';
 
@@ -37,7 +59,11 @@ export function assertWritable(...files: readonly (string | undefined)[]): void 
   for (const file of files) if (file !== undefined && file !== STANDARD_OUTPUT) assertFileWritable(file);
 }
 
+/** As a shell gives it for a variable that is not set. */
+const NO_NAME = 'the name of a file to write is empty: give one, or leave out the option';
+
 function assertFileWritable(file: string): void {
+  if (file === '') throw new UsageError(NO_NAME);
   try {
     if (!existsSync(file)) accessSync(dirname(file), constants.W_OK | constants.X_OK);
     else if (statSync(file).isDirectory()) throw Object.assign(new Error(), { code: 'EISDIR' });
@@ -47,23 +73,23 @@ function assertFileWritable(file: string): void {
   }
 }
 
-/** Writes the file; where that fails after all, the text goes to the terminal. */
-export function writeResult(file: string | undefined, text: string): void {
-  if (file === undefined) return;
-  if (file === STANDARD_OUTPUT) {
-    process.stdout.write(text);
-    return;
-  }
+/** Writes the file, and tells whether it could. If not, the text goes to the terminal, and the caller is told why. */
+export function writeResult(file: string | undefined, text: string): boolean {
+  if (file === undefined) return true;
   try {
-    writeFileSync(file, text);
+    if (file === STANDARD_OUTPUT) process.stdout.write(text);
+    else writeFileSync(file, text);
+    return true;
   } catch (error) {
     say(text);
-    throw new UsageError(`cannot write '${file}': ${fileTrouble(error)}; its content stands above`);
+    lose(`cannot write '${file}': ${fileTrouble(error)}; what belongs there stands on standard output`);
+    return false;
   }
 }
 
 /** A file that is replaced as a whole, which its folder must allow. */
 export function assertReplaceable(path: string, shown: string, remedy: string): void {
+  if (path === '') throw new UsageError(NO_NAME);
   try {
     accessSync(dirname(realPath(path)), constants.W_OK | constants.X_OK);
   } catch (error) {
@@ -106,7 +132,7 @@ export function showProgress(what: string, total: number): Progress {
     clearOnComplete: true,
     hideCursor: true,
   });
-  if (process.stderr.isTTY) bar.start(total, 0);
+  if (process.stderr.isTTY && TERM !== 'dumb') bar.start(total, 0);
   return {
     update: (done) => bar.update(done),
     stop: () => bar.stop(),

@@ -39,7 +39,7 @@ export function assertSavable(path: string | undefined): void {
 /** Says where it is, as a line below the failure. */
 export function saveScenario(path: string, failure: FailureReport, finding: Finding): string {
   const file = isFolder(path) ? join(path, scenarioName(failure)) : path;
-  writeResult(file, scenarioOf(failure, finding));
+  if (!writeResult(file, scenarioOf(failure, finding))) return field('not saved', 'the program stands above');
   return field('saved', `${file}, which \`scenario\`, \`replay\` and \`shrink\` take`);
 }
 

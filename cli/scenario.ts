@@ -1,6 +1,7 @@
 import { Option, type Command } from 'commander';
 import _ from 'lodash';
 import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { Target } from '../adapters/adapter.ts';
 import { unshrunk } from '../conformance/failure.ts';
 import { Known } from '../conformance/known.ts';
@@ -27,7 +28,7 @@ import {
 } from '../report/scenario.ts';
 import { describe } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
-import { scenarioByName, scenarioNames } from '../scenarios/library.ts';
+import { scenarioFile, scenarioNames } from '../scenarios/library.ts';
 import { divergencesOption, loadDivergences, noDivergencesOption, type DivergenceOptions } from './divergences.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import { helpWith } from './help.ts';
@@ -94,30 +95,36 @@ export const addScenario = (program: Command): Command =>
 
 /** In the order of the arguments, each once. */
 function chosen(names: readonly string[]): readonly Scenario[] {
+  const paths = (names.length === 0 ? ['*'] : names).flatMap((name) => (isPath(name) ? [name] : named(name)));
+  const scenarios = _.uniqBy(paths, (path) => resolve(path)).map((path) => ({ path, scenario: read(path) }));
+  for (const [index, { path, scenario }] of scenarios.entries()) {
+    const other = scenarios.slice(0, index).find((earlier) => earlier.scenario.name === scenario.name);
+    if (other !== undefined)
+      throw new UsageError(`'${path}' has the name of '${other.path}', and results go by names: rename one of them`);
+  }
+  return _.map(scenarios, 'scenario');
+}
+
+const isPath = (name: string): boolean => name.includes('/') || name.endsWith(SCENARIO_SUFFIX);
+
+function read(path: string): Scenario {
   try {
-    const wanted = names.length === 0 ? ['*'] : names;
-    return _.uniqBy(
-      wanted.flatMap((name) => (isPath(name) ? [fromFile(name)] : named(name))),
-      'name',
-    );
+    return parseScenario(textOf(path), path);
   } catch (error) {
     throw error instanceof ScenarioError ? new UsageError(error.message) : error;
   }
 }
 
-const isPath = (name: string): boolean => name.includes('/') || name.endsWith(SCENARIO_SUFFIX);
-
-function fromFile(path: string): Scenario {
-  let text: string;
+function textOf(path: string): string {
   try {
-    text = readFileSync(path, 'utf8');
+    return readFileSync(path, 'utf8');
   } catch (error) {
     throw new UsageError(`cannot read '${path}': ${fileTrouble(error)}`);
   }
-  return parseScenario(text, path);
 }
 
-function named(pattern: string): readonly Scenario[] {
+/** The files of those that come with the kit. */
+function named(pattern: string): readonly string[] {
   const all = scenarioNames();
   const wanted = new RegExp(
     `^${pattern
@@ -126,7 +133,7 @@ function named(pattern: string): readonly Scenario[] {
       .join('.*')}$`,
   );
   const found = all.filter((name) => wanted.test(name));
-  if (found.length > 0) return found.map(scenarioByName);
+  if (found.length > 0) return found.map(scenarioFile);
   const near = _.orderBy(all, (name) => likeness(pattern, name), 'desc').slice(0, 3);
   throw new UsageError(
     `there is no scenario '${pattern}'; like it are ${near.join(', ')}; \`gmem-conformance scenario --list\` names them all`,

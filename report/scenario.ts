@@ -135,12 +135,14 @@ export function printScenarios(
 
 /** Names, titles, profiles and requirements as a table that fits the width where it can. */
 export function printScenarioList(scenarios: readonly Scenario[], width: number): string {
-  const widest = (texts: readonly string[]): number => Math.max(0, ...texts.map(({ length }) => length));
-  const fixed = widest(scenarios.map(({ name }) => name)) + widest(scenarios.map(({ header }) => header.profile));
-  const shared = Math.max(width - fixed - 8, 50);
-  return printTable(
-    ['scenario', 'shows', 'profile', 'requires'],
-    scenarios.map(({ name, header: { title, profile, requires = [] } }) => [name, title, profile, requires.join(', ')]),
-    [undefined, Math.floor(shared * 0.7), undefined, Math.floor(shared * 0.3)],
-  );
+  const rows = scenarios.map(({ name, header: { title, profile, requires = [] } }) => [
+    name,
+    title,
+    profile,
+    requires.join('\n'),
+  ]);
+  const widest = (column: number): number =>
+    Math.max(0, ...rows.flatMap((row) => row[column]?.split('\n') ?? []).map(({ length }) => length));
+  const shows = Math.max(width - widest(0) - widest(2) - widest(3) - 8, 35);
+  return printTable(['scenario', 'shows', 'profile', 'requires'], rows, [undefined, shows]);
 }
