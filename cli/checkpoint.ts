@@ -8,7 +8,7 @@ import { printDivergences, type KnownDivergence } from '../conformance/divergenc
 import { modelHash } from '../conformance/model-hash.ts';
 import { excerpt } from '../conformance/excerpt.ts';
 import { Progress } from '../conformance/progress.ts';
-import { printShard, type Shard } from '../conformance/shard.ts';
+import { printShard, shareOf, type Shard } from '../conformance/shard.ts';
 import { VERSION } from '../report/installation.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import type { Subject } from './options.ts';
@@ -71,7 +71,10 @@ export function resumption(path: string, asked: Asked): Resumption {
   assertReplaceable(path, path, 'name another file with --resume');
   const settings = settingsOf(asked);
   const saved = read(path);
-  if (saved !== undefined) assertSame(path, saved.settings, settings);
+  if (saved !== undefined) {
+    assertSame(path, saved.settings, settings);
+    assertWithin(path, saved.progress, asked);
+  }
   return { resume: saved?.progress, onProgress: saver(path, settings) };
 }
 
@@ -102,6 +105,15 @@ function assertSame(path: string, saved: Settings, settings: Settings): void {
   throw new UsageError(
     `'${path}' is of another run: ${excerpt(name)} was ${was}, and is ${is}; give the same options, or name a new file`,
   );
+}
+
+/** A file that was changed may tell of programs that the run has not. */
+function assertWithin(path: string, { programs }: Progress, asked: Asked): void {
+  const { runs } = asked.shard === undefined ? asked : shareOf(asked.shard, asked);
+  if (programs > runs)
+    throw new UsageError(
+      `cannot resume from '${path}': it tells of ${programs} programs, and the run has ${runs}; name a new file`,
+    );
 }
 
 /** A run goes on where the file cannot be written any more; what it has found is worth more than the file. */

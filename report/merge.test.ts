@@ -5,7 +5,7 @@ import { Report, REPORT_SCHEMA, type FailureReport, type RunReport } from './jso
 import { PLAIN } from './colors.ts';
 import { mergeReports, type NamedReport } from './merge.ts';
 import { parseReport } from './read.ts';
-import { printRuns } from './runs.ts';
+import { printRuns, worstVerdict } from './runs.ts';
 
 const RULES = ['vm.create/created', 'vm.create/no-memory', 'fd.close/closed'];
 const INVARIANTS = ['gmem/never-rebinds', 'memory/private-is-secret'];
@@ -289,7 +289,10 @@ describe('merging reports', () => {
 });
 
 describe('a saved report', () => {
-  const [report] = fc.sample(reportsOf(1), { seed: 2, numRuns: 1 })[0] as readonly [Report];
+  const [sample] = fc.sample(reportsOf(1), { seed: 2, numRuns: 1 })[0] as readonly [Report];
+  const report: Report = { ...sample, verdict: worstVerdict(_.map(sample.runs, 'verdict')), failures: [] };
+  const withVerdict = (verdict: Report['verdict']): readonly RunReport[] =>
+    report.runs.map((run) => ({ ...run, verdict }));
 
   test('is read as it was written', () => {
     expect(parseReport(JSON.stringify(report), 'a.json')).toEqual(report);
@@ -307,6 +310,21 @@ describe('a saved report', () => {
       'a wrong field',
       JSON.stringify(_.set(_.cloneDeep(report), 'rules[1].hits', -1)),
       /^a\.json: rules\.1\.hits: Too small/,
+    ],
+    [
+      'better than its runs',
+      JSON.stringify({ ...report, verdict: 'conforms', runs: withVerdict('inconclusive') }),
+      /^a\.json: verdict is conforms, and its runs and failures come to inconclusive: the file was changed/,
+    ],
+    [
+      'better than its failures',
+      JSON.stringify({
+        ...report,
+        verdict: 'conforms',
+        runs: withVerdict('conforms'),
+        failures: fc.sample(failure, { seed: 2, numRuns: 1 }),
+      }),
+      /^a\.json: verdict is conforms, and its runs and failures come to diverges/,
     ],
     ['an unknown field', JSON.stringify({ ...report, '\u001b[2J': 1 }), /^a\.json: Unrecognized key: "\?\[2J"/],
   ])('is refused where it is %s', (_what, text, message) => {

@@ -4,7 +4,7 @@
  */
 import _ from 'lodash';
 import type { FailureReport, InvariantReport, KnownReport, Report, RuleReport, RunReport } from './json.ts';
-import { printRun } from './runs.ts';
+import { printRun, worstVerdict } from './runs.ts';
 
 export interface NamedReport {
   /** As messages name it. */
@@ -25,7 +25,7 @@ export function mergeReports(named: readonly [NamedReport, ...NamedReport[]]): R
   return {
     ..._.omit(one.report, 'about'),
     ...(about === undefined ? {} : { about }),
-    verdict: highest(VERDICTS, _.map(reports, 'verdict')),
+    verdict: worstVerdict(_.map(reports, 'verdict')),
     runs: _.sortBy(
       reports.flatMap((each) => each.runs),
       'seed',
@@ -67,9 +67,6 @@ type Some<T> = readonly [T, ...T[]];
 /** Those of one key become one; in the order of the keys. */
 const mergeEqual = <T>(all: readonly T[], key: string | ((each: T) => string), merge: (equal: Some<T>) => T): T[] =>
   _.sortBy(Object.entries(_.groupBy(all, key)), ([name]) => name).map(([, equal]) => merge(equal as [T, ...T[]]));
-
-/** From what is said when nothing was seen to what outweighs all else. */
-const VERDICTS: readonly Report['verdict'][] = ['conforms', 'inconclusive', 'diverges'];
 
 /**
  * A run that came to no command of an invariant cannot tell whether the target shows what it speaks of; one that saw

@@ -1,7 +1,9 @@
 /** Reports that were saved: `run --json`. */
+import _ from 'lodash';
 import { z } from 'zod';
 import { excerpt } from '../conformance/excerpt.ts';
 import { Report, REPORT_SCHEMA } from './json.ts';
+import { worstVerdict } from './runs.ts';
 
 /** A file that is no report. The message names the file and the field, and says what to do. */
 export class ReportError extends Error {}
@@ -21,7 +23,17 @@ export function parseReport(json: string, name: string): Report {
     );
   const { data, error } = Report.safeParse(content);
   if (error !== undefined) throw new ReportError(`${name}: ${mistake(error)}; give what \`run --json\` has written`);
+  assertVerdictFits(data, name);
   return data;
+}
+
+/** The verdict becomes an exit status, so it must be that of the rest of the report. */
+function assertVerdictFits({ verdict, runs, failures }: Report, name: string): void {
+  const told = worstVerdict([..._.map(runs, 'verdict'), ...failures.map(() => 'diverges' as const)]);
+  if (verdict !== told)
+    throw new ReportError(
+      `${name}: verdict is ${verdict}, and its runs and failures come to ${told}: the file was changed; give it as \`run --json\` has written it`,
+    );
 }
 
 const Schema = z.object({ schema: z.string() });

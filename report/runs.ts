@@ -11,6 +11,12 @@ type RunName = Pick<RunReport, 'seed' | 'shard'>;
 export const printRun = ({ seed, shard }: RunName): string =>
   shard === undefined ? `seed ${seed}` : `seed ${seed}, shard ${printShard(shard)}`;
 
+/** From what is said when nothing was seen to what outweighs all else. */
+const VERDICTS: readonly Report['verdict'][] = ['conforms', 'inconclusive', 'diverges'];
+
+export const worstVerdict = (verdicts: readonly Report['verdict'][]): Report['verdict'] =>
+  _.maxBy(verdicts, (verdict) => VERDICTS.indexOf(verdict)) as Report['verdict'];
+
 /** Runs named on the terminal; the others are in the JSON report. */
 const SHOWN = 10;
 
