@@ -2,13 +2,8 @@
 export * from './adapters/index.ts';
 export { referenceTarget } from './adapters/reference/reference.ts';
 export { simulatorTarget } from './adapters/simulator/index.ts';
-export {
-  DEFAULT_BUDGET,
-  runCampaign,
-  type Campaign,
-  type CampaignOptions,
-  type InvariantResult,
-} from './conformance/campaign.ts';
+export { DEFAULT_BUDGET, runCampaign, type CampaignOptions } from './conformance/campaign.ts';
+export { type Campaign, type InvariantResult } from './conformance/findings.ts';
 export { type Failure } from './conformance/failure.ts';
 export { chooseSeed } from './conformance/seed.ts';
 export { runStepwise, type Stepwise } from './conformance/stepwise.ts';

@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import _ from 'lodash';
 import { MUTANTS } from '../adapters/mutants/index.ts';
-import { DEFAULT_BUDGET, runCampaign, type Campaign, type CampaignOptions } from '../conformance/campaign.ts';
+import { DEFAULT_BUDGET, runCampaign, type CampaignOptions } from '../conformance/campaign.ts';
+import type { Campaign } from '../conformance/findings.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import { printShard, shareOf, type Shard } from '../conformance/shard.ts';
 import { runStepwise } from '../conformance/stepwise.ts';

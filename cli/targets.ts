@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { UnavailableError } from '../adapters/adapter.ts';
 import { isFamily, TARGETS, type TargetEntry } from '../adapters/targets.ts';
-import { skippedOn } from '../conformance/campaign.ts';
+import { skippedOn } from '../conformance/findings.ts';
 import { printTargets, type TargetLine } from '../report/tables.ts';
 import { helpWith } from './help.ts';
 import { openTarget } from './options.ts';

@@ -1,20 +1,18 @@
 /** Many random programs on one target, until one fails or enough have passed; then the shortest program that fails. */
 import fc from 'fast-check';
 import _ from 'lodash';
-import type { Capability, Target } from '../adapters/adapter.ts';
-import { ALL_CAPABILITIES } from '../adapters/adapter.ts';
+import type { Target } from '../adapters/adapter.ts';
 import type { FactPart } from '../model/core/facts.ts';
 import type { Program } from '../model/core/program.ts';
 import type { Specification, Step } from '../model/core/specification.ts';
-import { unseenParts } from '../model/invariants/index.ts';
 import { ProgramArbitrary, traceOf } from './arbitrary.ts';
 import { breathe } from './breathe.ts';
-import { abilitiesOf, lackOf, whyWithout } from './capability.ts';
+import { abilitiesOf, lackOf } from './capability.ts';
 import { checkProgram, newTally, type Checking, type InvariantTally } from './check.ts';
 import { Coverage } from './coverage.ts';
 import { PATIENCE, shrinkFailure, type Failure, type FailureOptions } from './failure.ts';
-import { sentencesOf } from './invariants.ts';
-import { Known, type KnownOptions, type KnownResult } from './known.ts';
+import { conclude, type Campaign, type Stop } from './findings.ts';
+import { Known, type KnownOptions } from './known.ts';
 import { INTERRUPTED } from './observe.ts';
 import type { Progress } from './progress.ts';
 import { checkSecrecy, SECRECY, twinOf } from './secret.ts';
@@ -50,49 +48,12 @@ export interface CampaignOptions extends Omit<FailureOptions, 'isKnown'>, KnownO
   readonly onDivergence?: (divergence: Divergence) => void;
 }
 
-export interface InvariantResult {
-  readonly id: string;
-  /**
-   * `not-observable`: the target does not show what the sentence speaks of. `not-evaluated`: it does, but no program of
-   * this run came to that.
-   */
-  readonly status: 'held' | 'broken' | 'not-observable' | 'not-evaluated';
-  readonly checks: number;
-  /** Where it was evaluated: parts of the facts that the sentence speaks of, and that the target does not show. */
-  readonly unseen: readonly FactPart[];
-}
-
-/** What ended a run before its last program, where it was not what a program came to. */
-export type Stop = 'time' | 'interrupted';
-
-export interface Campaign {
-  readonly verdict: ProgramVerdict['kind'];
-  readonly stopped?: Stop;
-  readonly programs: number;
-  readonly commands: number;
-  readonly durationMs: number;
-  readonly coverage: Coverage;
-  readonly invariants: readonly InvariantResult[];
-  /** Programs in which the specification took no position, by rule. */
-  readonly unmodelled: ReadonlyMap<string, number>;
-  /** What became of every entry about known divergences. */
-  readonly known: readonly KnownResult[];
-  /** Capabilities that the target has not; `commands` where it lacks commands. */
-  readonly skipped: readonly { readonly capability: Capability | 'commands'; readonly reason: string }[];
-  readonly failure?: Failure;
-  /** Why nothing can be said, where the verdict is inconclusive. */
-  readonly reason?: string;
-}
-
 /** A program that the target was given. */
 interface Begun {
   readonly program: Program;
   readonly trace: readonly Step[] | undefined;
   readonly checked: ReturnType<typeof checkProgram>;
 }
-
-/** One command in so many may end in an error of the environment before a run says nothing. */
-const STARVED_SHARE = 8;
 
 /** How long shrinking may take. On a simulator it is over long before; a kernel takes its time for each program. */
 const SHRINK_MS = 120_000;
@@ -110,8 +71,7 @@ export async function runCampaign(
 ): Promise<Campaign> {
   const campaign = new Running(specification, target, options);
   await campaign.run();
-  const failure = await campaign.failure();
-  return { ...campaign.result(failure), durationMs: campaign.elapsedMs() };
+  return campaign.conclusion(await campaign.failure());
 }
 
 class Running {
@@ -345,95 +305,20 @@ class Running {
     );
   }
 
-  /** A target that mostly reports want of memory and the like has shown nothing. */
-  #starved({ environment }: InvariantTally): ProgramVerdict | undefined {
-    if (environment * STARVED_SHARE <= this.#commands) return undefined;
-    return {
-      kind: 'inconclusive',
-      reason: `${environment} of ${this.#commands} commands ended in an error of the environment, such as ENOMEM`,
-    };
-  }
-
-  #withoutVerdict(): ProgramVerdict | undefined {
-    const { programs, reason } = this.#lost;
-    if (reason === undefined) return undefined;
-    return { kind: 'inconclusive', reason: `${programs} of ${this.#programs} programs: ${reason}` };
-  }
-
-  /** Why nothing can be said of a run that was stopped; one that had its time has shown what it has shown. */
-  #cutShort(): ProgramVerdict | undefined {
-    if (this.#stopped === 'interrupted') return { kind: 'inconclusive', reason: INTERRUPTED };
-    if (this.#stopped === undefined || this.#programs > 0) return undefined;
-    return { kind: 'inconclusive', reason: 'the time was over before the first program' };
-  }
-
-  /** What diverges outweighs what could not be said. */
-  #verdict(): RunVerdict | undefined {
-    const { tally } = this.#checking;
-    const found: readonly (RunVerdict | undefined)[] = [
-      this.#last?.verdict,
-      this.#cutShort(),
-      this.#withoutVerdict(),
-      this.#starved(tally),
-      this.#known.verdict(),
-    ];
-    return found.find((each) => each?.kind === 'diverges') ?? found.find((each) => each !== undefined);
-  }
-
-  result(failure: Failure | undefined): Omit<Campaign, 'durationMs'> {
-    const { coverage } = this.#checking;
-    const verdict = this.#verdict();
-    return {
-      verdict: verdict?.kind ?? 'conforms',
-      ...(this.#stopped === undefined ? {} : { stopped: this.#stopped }),
+  conclusion(failure: Failure | undefined): Campaign {
+    return conclude(this.#checking, {
+      last: this.#last?.verdict,
+      stopped: this.#stopped,
       programs: this.#programs,
       commands: this.#commands,
-      coverage,
-      invariants: invariantResults(this.#checking, brokenBy(failure, this.#known.results())),
+      durationMs: this.elapsedMs(),
       unmodelled: this.#unmodelled,
-      known: this.#known.results(),
-      skipped: [...skippedOn(this.#target), ...skippedCommands(this.#target, this.#specification)],
-      ...(failure === undefined ? {} : { failure }),
-      ...(verdict?.kind === 'inconclusive' ? { reason: verdict.reason } : {}),
-    };
+      lost: this.#lost,
+      known: this.#known,
+      failure,
+    });
   }
 }
-
-type RunVerdict = ProgramVerdict | ReturnType<Known['verdict']>;
 
 const isInterrupted = (verdict: ProgramVerdict): boolean =>
   verdict.kind === 'inconclusive' && verdict.reason === INTERRUPTED;
-
-/** Invariants that are broken, whether that was known or not. */
-const brokenBy = (failure: Failure | undefined, known: readonly KnownResult[]): ReadonlySet<string> =>
-  new Set(
-    [failure?.invariant, ...known.filter(({ programs }) => programs > 0).map(({ entry }) => entry.invariant)].filter(
-      (id) => id !== undefined,
-    ),
-  );
-
-function invariantResults(
-  { specification, target: { capabilities }, tally: { checks, shown } }: Checking & { readonly tally: InvariantTally },
-  broken: ReadonlySet<string>,
-): readonly InvariantResult[] {
-  const isBlind = !capabilities.has('facts') || shown.size > 0;
-  return sentencesOf(specification.config.profile).map((invariant) => {
-    const { id } = invariant;
-    const count = checks.get(id) ?? 0;
-    const isOverFacts = 'clauses' in invariant;
-    const never = isOverFacts && isBlind ? 'not-observable' : 'not-evaluated';
-    const status = broken.has(id) ? 'broken' : count > 0 ? 'held' : never;
-    return { id, status, checks: count, unseen: isOverFacts && count > 0 ? unseenParts(invariant, shown) : [] };
-  });
-}
-
-export const skippedOn = (target: Target): Campaign['skipped'] =>
-  ALL_CAPABILITIES.filter((capability) => !target.capabilities.has(capability)).map((capability) => ({
-    capability,
-    reason: whyWithout(target, capability),
-  }));
-
-function skippedCommands(target: Target, { transitions }: Specification): Campaign['skipped'] {
-  const lacking = [...transitions.keys()].filter((name) => target.commands?.has(name) === false);
-  return lacking.length === 0 ? [] : [{ capability: 'commands', reason: `the target has no ${lacking.join(', ')}` }];
-}

@@ -1,16 +1,10 @@
 /** `gmem-conformance/conformance`: the engine, which holds a target against the specification. */
-export {
-  DEFAULT_BUDGET,
-  runCampaign,
-  skippedOn,
-  type Campaign,
-  type CampaignOptions,
-  type InvariantResult,
-} from './campaign.ts';
+export { DEFAULT_BUDGET, runCampaign, type CampaignOptions } from './campaign.ts';
 export { checkProgram, expectationsOf, printExpectation, type CheckedStep, type Checking } from './check.ts';
 export { Coverage } from './coverage.ts';
 export { DivergenceError, parseDivergences, type KnownDivergence } from './divergences.ts';
 export { type Failure } from './failure.ts';
+export { skippedOn, type Campaign, type InvariantResult } from './findings.ts';
 export { Generator, type GeneratedProgram, type GenerateOptions } from './generate.ts';
 export { ALL_INVARIANTS, type InvariantSentence } from './invariants.ts';
 export { judge } from './judge.ts';

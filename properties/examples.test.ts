@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ProcessTarget } from '../adapters/process/target.ts';
-import { runCampaign, type Campaign } from '../conformance/campaign.ts';
+import { runCampaign } from '../conformance/campaign.ts';
+import type { Campaign } from '../conformance/findings.ts';
 import { printProgram } from '../model/core/program.ts';
 import { FIXED_SEED, specify } from './support.ts';
 

@@ -1,7 +1,8 @@
 /** The kit grades itself: every wrong implementation is told from a right one within the default budget. */
 import { describe, expect, it } from '@jest/globals';
 import { MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
-import { DEFAULT_BUDGET, runCampaign, type Campaign } from '../conformance/campaign.ts';
+import { DEFAULT_BUDGET, runCampaign } from '../conformance/campaign.ts';
+import type { Campaign } from '../conformance/findings.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FIXED_SEED, specify } from './support.ts';
 

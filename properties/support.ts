@@ -1,6 +1,6 @@
 /** What the property suites share. */
 import fc from 'fast-check';
-import type { Campaign } from '../conformance/campaign.ts';
+import type { Campaign } from '../conformance/findings.ts';
 import { expectationsOf } from '../conformance/check.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';

@@ -2,7 +2,7 @@
 import _ from 'lodash';
 import { z } from 'zod';
 import type { Target } from '../adapters/adapter.ts';
-import type { Campaign } from '../conformance/campaign.ts';
+import type { Campaign } from '../conformance/findings.ts';
 import { lackOf } from '../conformance/capability.ts';
 import { printExpectation, type CheckedStep } from '../conformance/check.ts';
 import type { Failure } from '../conformance/failure.ts';
