@@ -47,6 +47,23 @@ export interface Abilities {
   readonly commands?: ReadonlySet<string> | undefined;
 }
 
+/** Which two commands run at the same time, and how: one of them as a whole, at a point within the other. */
+export interface Schedule {
+  /** Index of the first of the two. */
+  readonly at: number;
+  /** Which of them is interrupted. */
+  readonly interrupted: 'first' | 'second';
+  /** At how manieth point at which it may be, from zero on. */
+  readonly point: number;
+}
+
+/**
+ * What a program came to in which two commands ran at the same time: observations in the order of the program, with facts
+ * after both. Otherwise why there is no such schedule: the command has no such point, or the other one would have to
+ * wait there.
+ */
+export type Raced = readonly Observed[] | 'no-such-point' | 'blocked';
+
 export interface Target extends Abilities {
   /** As on the command line: `simulator`, `mutant:stale-stage-two`. */
   readonly name: string;
@@ -81,6 +98,8 @@ export interface Target extends Abilities {
   abandon?(): string;
   /** The end of what it has said beside its answers, such as standard error. Shown with a failure. */
   log?(): string;
+  /** Executes two neighbouring commands at the same time, where the target can be made to. */
+  race?(program: readonly AnyCommand[], profile: Profile, schedule: Schedule): Raced;
   /** Lets go of what the target holds: processes, sockets, virtual machines. Called once, after the last program. */
   close?(): Promise<void>;
 }

@@ -5,6 +5,7 @@ import { VERSION } from '../report/installation.ts';
 import { shellWord } from '../report/text.ts';
 import { addMutants } from './mutants.ts';
 import { surviveOutput } from './output.ts';
+import { addRace } from './race.ts';
 import { addReplay } from './replay.ts';
 import { addReport } from './report.ts';
 import { addRules } from './rules.ts';
@@ -22,7 +23,7 @@ function assemble(): Command {
     .version(VERSION)
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
-  for (const add of [addRun, addReport, addReplay, addShrink, addScenario, addRules, addMutants, addTargets])
+  for (const add of [addRun, addReport, addReplay, addShrink, addScenario, addRace, addRules, addMutants, addTargets])
     add(program);
   return program;
 }

@@ -145,8 +145,8 @@ export function expectationsOf(specification: Specification, program: Program): 
   });
 }
 
-function brokenInvariant(
-  { specification, tally }: Checking,
+export function brokenInvariant(
+  { specification, tally }: Pick<Checking, 'specification' | 'tally'>,
   failed: boolean,
   { facts }: Observed,
   before: Facts | undefined,
@@ -165,7 +165,7 @@ function brokenInvariant(
 
 const HALF_DONE = 'the environment stopped the command half-way, and how far it got cannot be told';
 
-const isFailure = ({ kind }: Observation): boolean => ['errno', 'memory-fault', 'signal', 'oops'].includes(kind);
+export const isFailure = ({ kind }: Observation): boolean => ['errno', 'memory-fault', 'signal', 'oops'].includes(kind);
 
 /** Whether the environment stopped the command, which then leaves what it has done so far. */
 const leavesPrefix = (

@@ -7,7 +7,7 @@ import type { Errno } from '../../model/core/outcome.ts';
 import { DEFAULT_PROFILE, type Config } from '../../model/core/profile.ts';
 import type { Label } from '../../model/core/state.ts';
 import { machineTarget, SimulatorMachine } from '../simulator/index.ts';
-import type { MemoryAttributes } from '../simulator/attributes.ts';
+import type { MemoryAttributes, PagesAre } from '../simulator/attributes.ts';
 import type { CachedFolio } from '../simulator/files.ts';
 import type { Folio } from '../simulator/frames.ts';
 import { PART } from '../simulator/kernel.ts';
@@ -15,11 +15,12 @@ import type { VmFault } from '../simulator/mm.ts';
 import type { GfnRange } from '../simulator/mmu.ts';
 import type { GmemFile, Inode, Kvm, MemSlot, Vcpu, VcpuFile, Vma } from '../simulator/objects.ts';
 import type { MemoryRegion } from '../simulator/slots.ts';
+import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Mutant } from './mutant.ts';
 
 type MachineClass = new (config: Config) => SimulatorMachine;
 
-interface Fault {
+export interface Fault {
   readonly id: string;
   readonly fault: string;
   readonly shortest: number;
@@ -207,9 +208,9 @@ const content: readonly Fault[] = [
     fault: 'zaps, of several files on one inode, only what the first one’s VM has mapped',
     profile: 'gmem-link-rfc',
     machine: class extends SimulatorMachine {
-      override kvmGmemInvalidateStart(inode: Inode, start: number, end: number): void {
+      override kvmGmemInvalidateStart(inode: Inode, start: number, end: number, pages: PagesAre): void {
         const [first] = inode.gmemFiles;
-        if (first !== undefined) this.kvmGmemInvalidateStartFile(first, start, end);
+        if (first !== undefined) this.kvmGmemInvalidateStartFile(first, start, end, pages);
       }
       override kvmGmemInvalidateEnd(inode: Inode, start: number, end: number): void {
         const [first] = inode.gmemFiles;
@@ -575,13 +576,22 @@ const lifecycle: readonly Fault[] = [
   },
 ];
 
-export const HAND_WRITTEN: readonly Mutant[] = [...bindings, ...content, ...attributes, ...faults, ...lifecycle].map(
-  ({ id, fault, shortest, machine: Machine, profile = DEFAULT_PROFILE }) => ({
+/** Mutants of machines that are made wrong by hand. */
+export const handWritten = (faults: readonly Fault[]): readonly Mutant[] =>
+  faults.map(({ id, fault, shortest, machine: Machine, profile = DEFAULT_PROFILE }) => ({
     id,
     origin: 'hand-written',
     fault,
     shortest,
     profile,
     target: machineTarget(`mutant:${id}`, (config) => new Machine(config)),
-  }),
-);
+  }));
+
+export const HAND_WRITTEN = handWritten([
+  ...bindings,
+  ...content,
+  ...attributes,
+  ...faults,
+  ...lifecycle,
+  ...DIRECT_MAP_FAULTS,
+]);

@@ -9,6 +9,9 @@ import type { Kvm } from './objects.ts';
 /** Slots of an xarray node: XA_CHUNK_SIZE. */
 const XA_CHUNK_SIZE = 64;
 
+/** What becomes of the pages behind guest frames that are invalidated: a share of one that is gone cannot be put. */
+export type PagesAre = 'kept' | 'gone';
+
 /** struct kvm_memory_attributes */
 export interface MemoryAttributes {
   readonly address: bigint;
@@ -18,6 +21,9 @@ export interface MemoryAttributes {
 }
 
 export abstract class Attributes extends Lpages {
+  /** RFC v2, patch 7: gfn_to_pfn_cache_invalidate_gfns_start() */
+  protected abstract gfnToPfnCacheInvalidateGfns(kvm: Kvm, start: number, end: number, pages: PagesAre): void;
+
   /** kvm_supported_mem_attributes() */
   kvmSupportedMemAttributes(kvm: Kvm | undefined): bigint {
     return kvm === undefined || kvm.hasPrivateMem ? ATTRIBUTE_PRIVATE : 0n;
@@ -47,6 +53,8 @@ export abstract class Attributes extends Lpages {
 
   /** kvm_vm_set_mem_attributes(), once nothing can fail any more. */
   kvmConvert(kvm: Kvm, start: number, end: number, attributes: bigint): void {
+    kvm.gpcInvalidateInProgress++;
+    this.gfnToPfnCacheInvalidateGfns(kvm, start, end, 'kept');
     this.kvmHandleGfnRange(
       kvm,
       start,
@@ -62,6 +70,7 @@ export abstract class Attributes extends Lpages {
       () => this.kvmMmuInvalidateEnd(kvm),
       (range) => this.kvmArchPostSetMemoryAttributes(kvm, range, attributes),
     );
+    kvm.gpcInvalidateInProgress--;
   }
 
   /**

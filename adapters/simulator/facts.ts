@@ -1,6 +1,7 @@
 /** What is true of the simulated machine, in the vocabulary of model/core/facts.ts. Only looks, changes nothing. */
 import type {
   BindingFact,
+  Facts,
   FactParts,
   FileFact,
   InodeFact,
@@ -8,20 +9,23 @@ import type {
   PrivateFact,
   ResidentFact,
   SlotFact,
+  StaleTlbFact,
   StageTwoFact,
   UserMappingFact,
   VmFact,
 } from '../../model/core/facts.ts';
-import { KVM_MEM } from '../../model/core/abi.ts';
+import type { Label } from '../../model/core/state.ts';
+import { INVALID_GPA, KVM_MEM, toPages } from '../../model/core/abi.ts';
 import { PART } from './kernel.ts';
-import { HWPOISON_ENTRY, type Inode, type MemSlot } from './objects.ts';
+import { HWPOISON_ENTRY, type Inode, type MemSlot, type PfnCache } from './objects.ts';
 import { RunMap } from './ranges.ts';
 import type { Syscalls } from './syscalls.ts';
 
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
-/** All but the direct map, which the simulator has not. */
-export type Simulated = Omit<FactParts, 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents'>;
+type DirectMapParts = 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
+/** What every profile has. */
+export type Simulated = Omit<FactParts, DirectMapParts>;
 
 /** The facts now, of which the parts that are not stale are those of `before`. */
 export function collectFacts(machine: Syscalls, before: Simulated = NOTHING): Simulated {
@@ -64,6 +68,39 @@ const NOTHING: Simulated = {
   outOfBounds: [],
 };
 
+/** What profiles with direct-map removal have besides. */
+export function directMapFacts(machine: Syscalls): Facts {
+  const { absent, tlbs, sharingCounts, shareEvents } = machine;
+  const caches = [...machine.caches.values()];
+  return {
+    absent: absent.all.map(({ start, end }) => ({ frame: start, count: end - start })),
+    staleTlb: tlbs.flatMap((tlb, cpu) => absent.all.flatMap((run) => shownBy(tlb, cpu, run))),
+    caches: caches.map((gpc) => ({
+      gpc: gpc.label,
+      vm: machine.kvms.at(gpc.kvm).label,
+      gfn: gpc.gpa === INVALID_GPA ? undefined : toPages(gpc.gpa),
+      active: gpc.active,
+      valid: machine.kvmGpcCheck(gpc, 0n),
+      frame: gpc.pfn,
+    })),
+    ...(machine.countsShares() && {
+      shares: [...sharingCounts].map(([frame, sharing]) => ({ frame, sharing, holders: holdersOf(caches, frame) })),
+      shareEvents: [...shareEvents],
+    }),
+  };
+}
+
+const shownBy = (tlb: RunMap<true>, cpu: number, { start, end }: FrameRange): StaleTlbFact[] =>
+  tlb.slice(start, end).map((run) => ({ cpu, frame: run.start, count: run.end - run.start }));
+
+const holdersOf = (caches: readonly PfnCache[], frame: number): Label[] =>
+  caches.filter((gpc) => gpc.private && gpc.pfn === frame).map(({ label }) => label);
+
+interface FrameRange {
+  readonly start: number;
+  readonly end: number;
+}
+
 const vmsOf = (machine: Syscalls): VmFact[] => Array.from(machine.vmList, ({ label }) => ({ vm: label }));
 
 function privateOf(machine: Syscalls): PrivateFact[] {
@@ -74,7 +111,11 @@ function privateOf(machine: Syscalls): PrivateFact[] {
 }
 
 const inodesOf = (machine: Syscalls): InodeFact[] =>
-  Array.from(machine.inodes, ({ label, pages }) => ({ inode: label, pages }));
+  Array.from(machine.inodes, (inode) => ({
+    inode: inode.label,
+    pages: inode.pages,
+    ...(machine.has('direct-map') && { noDirectMap: machine.kvmGmemTestNoDirectMap(inode) }),
+  }));
 
 function filesOf(machine: Syscalls): FileFact[] {
   const facts: FileFact[] = [];

@@ -64,15 +64,12 @@ export abstract class Faults extends Slots {
     const readonly = (slot.flags & READONLY) !== 0;
     if (readonly && fault.write) return 'RET_PF_EMULATE';
     const page = slot.userspacePage + fault.gfn - slot.baseGfn;
-    const vma = this.vmaLookup(page);
-    if (vma === undefined) return 'EFAULT';
-    const folio = this.handleMmFault(vma, page - vma.start, fault.max);
-    if (folio === 'VM_FAULT_SIGBUS') return 'EFAULT';
+    const folio = this.getUserPage(page, fault.max);
+    if (folio === undefined || folio === 'VM_FAULT_SIGBUS') return 'EFAULT';
     if (folio === 'VM_FAULT_HWPOISON') {
       vcpu.sigbus = true;
       return 'RET_PF_RETRY';
     }
-    this.folioGet(folio);
     fault.folio = folio;
     fault.mapWritable = !readonly;
     return 'RET_PF_CONTINUE';
@@ -89,7 +86,7 @@ export abstract class Faults extends Slots {
     }
     if (slot === undefined) return this.kvmHandleNoslotFault(vcpu, fault);
     if ((slot.flags & KVM_MEMSLOT_INVALID) !== 0) return fault.prefetch ? 'EAGAIN' : 'RET_PF_RETRY';
-    if (this.mmuInvalidateRetryGfn(kvm, fault.mmuSeq, gfn)) return 'RET_PF_RETRY';
+    if (this.mmuInvalidateRetryGfn(kvm, fault.mmuSeq, gfn, fault.max)) return 'RET_PF_RETRY';
     return fault.isPrivate || (slot.flags & KVM_MEMSLOT_GMEM_ONLY) !== 0
       ? this.kvmMmuFaultinPfnGmem(vcpu, fault, slot)
       : this.kvmFaultinPfnUser(vcpu, fault, slot);
@@ -116,7 +113,7 @@ export abstract class Faults extends Slots {
 
   /** is_page_fault_stale() */
   isPageFaultStale(kvm: Kvm, fault: PageFault): boolean {
-    return this.mmuInvalidateRetryGfn(kvm, fault.mmuSeq, fault.gfn);
+    return this.mmuInvalidateRetryGfn(kvm, fault.mmuSeq, fault.gfn, fault.max);
   }
 
   /** arch/x86/kvm/mmu/tdp_mmu.c: kvm_tdp_mmu_map(). An entry that allows the access already is left as it is. */
@@ -215,7 +212,7 @@ export abstract class Faults extends Slots {
   kvmArchVcpuPreFaultMemory(vcpu: Vcpu, gfn: number, max: number): number | Errno {
     const kvm = this.kvms.at(vcpu.kvm);
     const isPrivate = kvm.hasPrivateMem && this.kvmMemIsPrivate(kvm, gfn);
-    return this.kvmTdpPagePrefault(vcpu, kvm, gfn, Math.min(max, this.alikeFrom(kvm, gfn)), isPrivate);
+    return this.kvmTdpPagePrefault(vcpu, kvm, gfn, max, isPrivate);
   }
 
   /** How many frames from `gfn` on are in one slot, with one attribute, and without or under one run of entries. */
@@ -229,9 +226,10 @@ export abstract class Faults extends Slots {
   }
 
   /** kvm_tdp_page_prefault() */
-  kvmTdpPagePrefault(vcpu: Vcpu, kvm: Kvm, gfn: number, max: number, isPrivate: boolean): number | Errno {
+  kvmTdpPagePrefault(vcpu: Vcpu, kvm: Kvm, gfn: number, most: number, isPrivate: boolean): number | Errno {
     if (!this.config.machine.twoDimensionalPaging) return 'EOPNOTSUPP';
     for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
+      const max = Math.min(most, this.alikeFrom(kvm, gfn));
       const result = this.kvmMmuDoPageFault(vcpu, gfn, 'prefetch', isPrivate, max);
       if (this.signalPending(vcpu)) return 'EINTR';
       if (result === 'RET_PF_EMULATE') return 'ENOENT';

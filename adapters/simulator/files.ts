@@ -1,6 +1,7 @@
 /** Descriptors, struct file, and the page cache of inodes. Source: fs/file.c, fs/file_table.c, mm/filemap.c. */
 import type { Label } from '../../model/core/state.ts';
-import { Frames, type Folio } from './frames.ts';
+import { DirectMap } from './direct-map.ts';
+import type { Folio } from './frames.ts';
 import { newLock, PART, Slab } from './kernel.ts';
 import type { CachedPages, File, Inode } from './objects.ts';
 import { RunMap } from './ranges.ts';
@@ -12,7 +13,7 @@ export interface CachedFolio extends Folio {
   readonly uptodate: boolean;
 }
 
-export abstract class Files extends Frames {
+export abstract class Files extends DirectMap {
   readonly files = new Slab<File>();
   /** Inodes that exist. */
   readonly inodes = new Set<Inode>();
@@ -21,9 +22,13 @@ export abstract class Files extends Frames {
   private readonly descriptors: (File | undefined)[] = [];
   private readonly numbers = new Map<Label, number>();
   private nextInode = 1;
+  /** Files that the task under way has put the last reference to. */
+  private taskWorks: File[] = [];
 
   /** The file's own release operation. */
   protected abstract releaseFile(file: File): void;
+  /** address_space_operations.invalidate_folio(): the pages leave the page cache. */
+  protected abstract invalidateFolio(folio: Folio): void;
   /** mm/memory.c: unmap_mapping_range(), in pages of the inode. */
   protected abstract unmapMappingRange(inode: Inode, start: number, end: number): void;
 
@@ -42,9 +47,26 @@ export abstract class Files extends Frames {
     return file;
   }
 
-  /** fput() */
+  /** fput(): the last reference lets the file go when the task returns to user space, with no lock held. */
   fput(file: File): void {
-    if (--file.count > 0) return;
+    if (--file.count === 0) this.taskWorks.push(file);
+  }
+
+  /** task_work_run(): runs a system call, and after it what the task has left for its return to user space. */
+  protected withTaskWork<T>(call: () => T): T {
+    const outer = this.taskWorks;
+    this.taskWorks = [];
+    try {
+      const result = call();
+      for (let file = this.taskWorks.shift(); file !== undefined; file = this.taskWorks.shift()) this.lastFput(file);
+      return result;
+    } finally {
+      this.taskWorks = outer;
+    }
+  }
+
+  /** ____fput() */
+  private lastFput(file: File): void {
     this.handOver('fput');
     this.releaseFile(file);
     this.files.free(file);
@@ -145,6 +167,7 @@ export abstract class Files extends Frames {
 
   /** mm/filemap.c: delete_from_page_cache_batch() */
   deleteFromPageCache(inode: Inode, start: number, end: number, delta: number): void {
+    this.invalidateFolio({ frame: start + delta, count: end - start });
     inode.pageCache.delete(start, end);
     this.resident -= end - start;
     this.putFrames(start + delta, end - start);

@@ -2,9 +2,10 @@
 import { GMEM_FLAG, isPageAligned, toPages, wrap64 } from '../../model/core/abi.ts';
 import type { Errno } from '../../model/core/outcome.ts';
 import type { Label } from '../../model/core/state.ts';
-import { Attributes } from './attributes.ts';
+import type { PagesAre } from './attributes.ts';
 import type { CachedFolio } from './files.ts';
 import type { Folio } from './frames.ts';
+import { GmemDirectMap } from './gmem-direct-map.ts';
 import { PART } from './kernel.ts';
 import type { VmFault } from './mm.ts';
 import type { File, GmemFile, Inode, Kvm, MemSlot, Vma } from './objects.ts';
@@ -22,14 +23,34 @@ function asGmemFile(file: File): GmemFile {
   return file;
 }
 
-export abstract class Gmem extends Attributes {
+export abstract class Gmem extends GmemDirectMap {
   /** kvm_get_kvm(), kvm_put_kvm() */
   abstract kvmGetKvm(kvm: Kvm): void;
   abstract kvmPutKvm(kvm: Kvm): void;
 
+  /** Called before a slot loses its file: what its caches hold is given back while the pages are there. */
+  protected abstract gfnToPfnCacheRevoke(kvm: Kvm, slot: MemSlot): void;
+
+  /** RFC v2, patch 9: kvm_gmem_invalidate_begin(), before stage 2 is zapped. Ranges are those of the slots. */
+  kvmGmemInvalidateCachesStart(file: GmemFile, start: number, end: number, pages: PagesAre): void {
+    const kvm = this.kvms.at(file.kvm);
+    kvm.gpcInvalidateInProgress++;
+    if (!this.has('direct-map')) return;
+    for (const run of file.bindings.slice(start, end)) {
+      const slot = this.slots.at(run.value);
+      const delta = slot.baseGfn - slot.gmem.pgoff;
+      this.gfnToPfnCacheInvalidateGfns(kvm, run.start + delta, run.end + delta, pages);
+    }
+  }
+
+  kvmGmemInvalidateCachesEnd(file: GmemFile): void {
+    this.kvms.at(file.kvm).gpcInvalidateInProgress--;
+  }
+
   /** include/linux/kvm_host.h: kvm_gmem_get_supported_flags() */
   kvmGmemGetSupportedFlags(kvm: Kvm | undefined): bigint {
-    return kvm?.hasPrivateMem === true ? GMEM_FLAG.MMAP : GMEM_FLAG.MMAP | GMEM_FLAG.INIT_SHARED;
+    const always = GMEM_FLAG.MMAP | (this.has('direct-map') ? GMEM_FLAG.NO_DIRECT_MAP : 0n);
+    return kvm?.hasPrivateMem === true ? always : always | GMEM_FLAG.INIT_SHARED;
   }
 
   /** kvm_gmem_create(). `size` is read as a loff_t. */
@@ -84,7 +105,7 @@ export abstract class Gmem extends Attributes {
     this.lock(kvm.slotsLock);
     this.lock(inode.invalidateLock);
     for (const run of file.bindings.all) this.slots.at(run.value).gmem.file = undefined;
-    this.kvmGmemInvalidateStartFile(file, 0, PAST_ALL_PAGES);
+    this.kvmGmemInvalidateStartFile(file, 0, PAST_ALL_PAGES, 'gone');
     this.kvmGmemInvalidateEndFile(file, 0, PAST_ALL_PAGES);
     inode.gmemFiles.delete(file);
     this.stale |= PART.FILES | PART.SLOTS;
@@ -100,11 +121,14 @@ export abstract class Gmem extends Attributes {
     if (cached !== undefined) return cached;
     const folio = this.allocFrames(inode.pageCache.nextFilled(index, index + max) - index);
     this.filemapAddFolio(inode, index, folio);
-    return { ...folio, uptodate: false };
+    const uptodate = this.kvmGmemAdded(inode, folio);
+    if (uptodate) this.folioMarkUptodate(inode, index, folio);
+    return { ...folio, uptodate };
   }
 
   /** __kvm_gmem_invalidate_start(): zaps what one file's bindings let its VM see of the pages. */
-  kvmGmemInvalidateStartFile(file: GmemFile, start: number, end: number): void {
+  kvmGmemInvalidateStartFile(file: GmemFile, start: number, end: number, pages: PagesAre): void {
+    this.kvmGmemInvalidateCachesStart(file, start, end, pages);
     const kvm = this.kvms.at(file.kvm);
     let found = false;
     for (const run of file.bindings.slice(start, end)) {
@@ -122,6 +146,7 @@ export abstract class Gmem extends Attributes {
 
   /** __kvm_gmem_invalidate_end() */
   kvmGmemInvalidateEndFile(file: GmemFile, start: number, end: number): void {
+    this.kvmGmemInvalidateCachesEnd(file);
     if (file.bindings.nextFilled(start, end) >= end) return;
     const kvm = this.kvms.at(file.kvm);
     this.lock(kvm.mmuLock);
@@ -130,8 +155,8 @@ export abstract class Gmem extends Attributes {
   }
 
   /** kvm_gmem_invalidate_start() */
-  kvmGmemInvalidateStart(inode: Inode, start: number, end: number): void {
-    for (const file of inode.gmemFiles) this.kvmGmemInvalidateStartFile(file, start, end);
+  kvmGmemInvalidateStart(inode: Inode, start: number, end: number, pages: PagesAre): void {
+    for (const file of inode.gmemFiles) this.kvmGmemInvalidateStartFile(file, start, end, pages);
   }
 
   /** kvm_gmem_invalidate_end() */
@@ -142,7 +167,7 @@ export abstract class Gmem extends Attributes {
   /** kvm_gmem_punch_hole() */
   kvmGmemPunchHole(inode: Inode, start: number, end: number): void {
     this.lock(inode.invalidateLock);
-    this.kvmGmemInvalidateStart(inode, start, end);
+    this.kvmGmemInvalidateStart(inode, start, end, 'gone');
     this.truncateInodePagesRange(inode, start, end);
     this.kvmGmemInvalidateEnd(inode, start, end);
     this.unlock(inode.invalidateLock);
@@ -182,6 +207,7 @@ export abstract class Gmem extends Attributes {
       this.clearHighpage(folio);
       this.folioMarkUptodate(inode, index, folio);
     }
+    this.kvmGmemUsed(inode, folio);
     this.noteFirstTouch(inode, index, folio);
   }
 
@@ -242,6 +268,7 @@ export abstract class Gmem extends Attributes {
     // The file may be on its way out: its bindings can be changed until kvm_gmem_release() gets slots_lock.
     const file = asGmemFile(this.files.at(address));
     this.lock(file.inode.invalidateLock);
+    this.gfnToPfnCacheRevoke(this.kvms.at(file.kvm), slot);
     file.bindings.delete(pgoff, pgoff + slot.npages);
     slot.gmem.file = undefined;
     this.stale |= PART.SLOTS;
@@ -288,7 +315,7 @@ export abstract class Gmem extends Attributes {
   /** kvm_gmem_error_folio(): the page stays where it is, so that whoever touches it is told. */
   kvmGmemErrorFolio(inode: Inode, index: number): void {
     this.lockShared(inode.invalidateLock);
-    this.kvmGmemInvalidateStart(inode, index, index + 1);
+    this.kvmGmemInvalidateStart(inode, index, index + 1, 'kept');
     this.kvmGmemInvalidateEnd(inode, index, index + 1);
     this.unlockShared(inode.invalidateLock);
   }

@@ -5,6 +5,7 @@ import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
+import { race } from './race.ts';
 
 export { SimulatorMachine } from './machine.ts';
 
@@ -39,6 +40,7 @@ export function machineTarget(
     machine,
     capabilities: new Set(ALL_CAPABILITIES),
     execute: (program, profile) => observe(create({ profile, machine }), program),
+    race: (program, profile, schedule) => race(create({ profile, machine }), program, schedule),
   };
 }
 

@@ -3,9 +3,18 @@
  * objects at addresses that are used again, and the marks that tell which facts are out of date.
  */
 import type { FirstTouch } from '../../model/core/facts.ts';
-import type { Config } from '../../model/core/profile.ts';
+import type { Config, Feature } from '../../model/core/profile.ts';
 
-export type LockName = 'kvm->lock' | 'slots_lock' | 'mmu_lock' | 'invalidate_lock';
+export type LockName =
+  | 'kvm->lock'
+  | 'vcpu->mutex'
+  | 'slots_lock'
+  | 'mmu_lock'
+  | 'mmap_lock'
+  | 'invalidate_lock'
+  | 'folio_lock'
+  | 'gpc->lock'
+  | 'gpc->refresh_lock';
 
 /** Places at which another task may run: before and after each lock is taken or released, and these. */
 export type HandOverPoint = LockName | 'fput' | 'synchronize_srcu' | 'page_fault';
@@ -24,6 +33,9 @@ export const newLock = (name: LockName): Lock => ({ name, readers: 0, writer: fa
  */
 export class WouldBlock extends Error {}
 
+/** The kernel touched an address that is not mapped. The task is gone, and whatever locks it held stay held. */
+export class Oops extends Error {}
+
 /** The parts of the facts; each is built anew only when the mechanism behind it has changed something. */
 export const PART = {
   VMS: 1,
@@ -35,6 +47,8 @@ export const PART = {
   POISONED: 64,
   FREE: 128,
   EVENTS: 256,
+  DIRECT_MAP: 512,
+  CACHES: 1024,
 } as const;
 
 /**
@@ -133,6 +147,11 @@ export abstract class Kernel {
   /** kzalloc(), where only success matters. */
   kzalloc(): boolean {
     return this.slabAllocate() === 1;
+  }
+
+  /** Whether the profile has a proposal that is in no release. */
+  has(feature: Feature): boolean {
+    return this.config.profile.features.includes(feature);
   }
 
   /** Whether the rules are those of this release or a later one. */

@@ -1,13 +1,15 @@
 /** The simulated host machine: commands, descriptors, and what is told about them. */
+import type { Facts } from '../../model/core/facts.ts';
 import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import type { Address, Label } from '../../model/core/state.ts';
 import type { MemoryAttributes } from './attributes.ts';
 import type { PreFaultMemory } from './faults.ts';
-import { collectFacts, type Simulated } from './facts.ts';
-import { PART } from './kernel.ts';
-import type { File, Kvm, PlainFile, Vcpu } from './objects.ts';
+import { collectFacts, directMapFacts, type Simulated } from './facts.ts';
+import type { Cpu } from './direct-map.ts';
+import { Oops, PART } from './kernel.ts';
+import type { File, Kvm, PfnCache, PlainFile, Vcpu } from './objects.ts';
 import { Syscalls, type FileOperation, type Sharing, type StatField } from './syscalls.ts';
 
 const DEVICE = 'kvm';
@@ -16,7 +18,7 @@ const OTHER = 'null';
 const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export class SimulatorMachine extends Syscalls {
-  private known: Simulated | undefined;
+  private known: (Simulated & Facts) | undefined;
 
   constructor(config: Config) {
     super(config);
@@ -32,20 +34,40 @@ export class SimulatorMachine extends Syscalls {
 
   /** Executes one command. What is thrown is a crash of the machine. */
   run(command: AnyCommand): Outcome {
-    const handler = HANDLERS[command.name];
-    if (handler === undefined) throw new Error(`the simulator has no command '${command.name}'`);
+    this.forgetEvents();
+    return this.execute(command);
+  }
+
+  /** Events are told from here on. */
+  forgetEvents(): void {
     if (this.firstTouches.length > 0 || this.outOfBounds.length > 0) {
       this.firstTouches.length = 0;
       this.outOfBounds.length = 0;
       this.stale |= PART.EVENTS;
     }
-    return handler(this, command.args as never);
+    if (this.shareEvents.length > 0) {
+      this.shareEvents.length = 0;
+      this.stale |= PART.DIRECT_MAP;
+    }
+  }
+
+  /** A command that may run within another one. */
+  execute(command: AnyCommand): Outcome {
+    const handler = HANDLERS[command.name];
+    if (handler === undefined) throw new Error(`the simulator has no command '${command.name}'`);
+    try {
+      return this.withTaskWork(() => handler(this, command.args as never));
+    } catch (error) {
+      if (error instanceof Oops) return { kind: 'oops' };
+      throw error;
+    }
   }
 
   /** The same object as before where nothing has changed. A reference that is left on its way marks nothing stale. */
-  facts(): Simulated {
+  facts(): Simulated & Facts {
     if (this.known === undefined || this.stale !== 0 || this.pins.size > 0) {
-      this.known = collectFacts(this, this.known);
+      const facts = collectFacts(this, this.known);
+      this.known = this.has('direct-map') ? { ...facts, ...directMapFacts(this) } : facts;
       this.stale = 0;
     }
     return this.known;
@@ -64,12 +86,40 @@ export class SimulatorMachine extends Syscalls {
     return this.withFile(fd, (file) => (file.kind === 'vm' ? run(this.kvms.at(file.kvm)) : this.unknownIoctl(file)));
   }
 
+  /** kvm_vcpu_ioctl(): one at a time on each vCPU. */
   withVcpu(fd: Label, run: (vcpu: Vcpu) => Outcome): Outcome {
-    return this.withFile(fd, (file) => (file.kind === 'vcpu' ? run(file.vcpu) : this.unknownIoctl(file)));
+    return this.withFile(fd, (file) => {
+      if (file.kind !== 'vcpu') return this.unknownIoctl(file);
+      this.lock(file.vcpu.mutex);
+      const outcome = run(file.vcpu);
+      this.unlock(file.vcpu.mutex);
+      return outcome;
+    });
   }
 
   withDevice(fd: Label, run: () => Outcome): Outcome {
     return this.withFile(fd, (file) => (file.kind === 'device' ? run() : this.unknownIoctl(file)));
+  }
+
+  /** Calls `run` with a cache; there is none of that name where its VM is gone. */
+  withCache(label: Label, run: (gpc: PfnCache) => Outcome): Outcome {
+    const gpc = this.caches.get(label);
+    if (gpc === undefined) throw new Error(`there is no cache '${label}'`);
+    return run(gpc);
+  }
+
+  /** A task of the kernel touches a page of the file, with no reference to anything. */
+  kernelTouch(fd: Label, page: bigint, cpu: Cpu, mode: 'architectural' | 'speculative'): Outcome {
+    let frame: number | undefined;
+    const found = this.withFile(fd, (file) => {
+      if (file.kind !== 'gmem') return fails('ENOTTY');
+      const run = file.inode.pageCache.find(Number(page));
+      frame = run && Number(page) + run.value.delta;
+      return ok();
+    });
+    if (found.kind !== 'ok') return found;
+    if (frame === undefined || (mode === 'speculative' && !this.translate(cpu, frame))) return ok(0n);
+    return ok(this.kernelLoad(frame, 0, cpu));
   }
 
   /** The ends of kvm_arch_dev_ioctl(), kvm_arch_vm_ioctl() and kvm_arch_vcpu_ioctl(); vfs_ioctl() where there is none. */
@@ -175,6 +225,40 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
     machine.withVcpu(args.vcpu, (vcpu) => machine.kvmRun(vcpu, args.gpa, undefined)),
   'guest.store': (machine, args: { vcpu: Label; gpa: bigint; value: bigint }) =>
     machine.withVcpu(args.vcpu, (vcpu) => machine.kvmRun(vcpu, args.gpa, args.value)),
+  'kvm.read-guest': (machine, args: { vcpu: Label; gpa: bigint; length: bigint }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmVcpuReadGuest(vcpu, args.gpa, args.length)),
+  'kvm.write-guest': (machine, args: { vcpu: Label; gpa: bigint; length: bigint; value: bigint }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmVcpuWriteGuest(vcpu, args.gpa, args.length, args.value)),
+  'gpc.init': (machine, { gpc, vcpu }: { gpc: Label; vcpu: Label }) =>
+    machine.withVcpu(vcpu, ({ kvm }) => {
+      machine.vcpuCache(machine.kvms.at(kvm), gpc);
+      return ok();
+    }),
+  'gpc.activate': (machine, { gpc, gpa, length }: { gpc: Label; gpa: bigint; length: bigint }) =>
+    machine.withCache(gpc, (cache) => outcomeOf(machine.kvmGpcActivate(cache, gpa, length))),
+  'gpc.refresh': (machine, { gpc, length }: { gpc: Label; length: bigint }) =>
+    machine.withCache(gpc, (cache) => outcomeOf(machine.kvmGpcRefresh(cache, length))),
+  'gpc.read': (machine, { gpc }: { gpc: Label }) =>
+    machine.withCache(gpc, (cache) => {
+      const word = machine.accessCache(cache);
+      return typeof word === 'string' ? fails(word) : ok(word);
+    }),
+  'gpc.write': (machine, { gpc, value }: { gpc: Label; value: bigint }) =>
+    machine.withCache(gpc, (cache) => {
+      const word = machine.accessCache(cache, value);
+      return typeof word === 'string' ? fails(word) : ok();
+    }),
+  'gpc.deactivate': (machine, { gpc }: { gpc: Label }) =>
+    machine.withCache(gpc, (cache) => {
+      machine.kvmGpcDeactivate(cache);
+      return ok();
+    }),
+  'guest.walk': (machine, args: { vcpu: Label; cr3: bigint; gva: bigint; access: 'read' | 'write' }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmTranslate(vcpu, args.cr3, args.gva, args.access === 'write')),
+  'guest.mmio': (machine, { vcpu: label, rip, gpa }: { vcpu: Label; rip: bigint; gpa: bigint }) =>
+    machine.withVcpu(label, (vcpu) => machine.guestMmio(vcpu, rip, gpa)),
+  'kernel.load': (machine, args: { fd: Label; page: bigint; cpu: string; mode: 'architectural' | 'speculative' }) =>
+    machine.kernelTouch(args.fd, args.page, args.cpu === '1' ? 1 : 0, args.mode),
   'memory.fail': (machine, { fd, page }: { fd: Label; page: bigint }) =>
     machine.withFile(fd, (file) => {
       if (file.kind !== 'gmem') return fails('ENOTTY');

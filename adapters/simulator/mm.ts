@@ -4,7 +4,7 @@ import type { Config } from '../../model/core/profile.ts';
 import type { Address, Label } from '../../model/core/state.ts';
 import { Files } from './files.ts';
 import type { Folio } from './frames.ts';
-import { PART } from './kernel.ts';
+import { newLock, PART } from './kernel.ts';
 import { HWPOISON_ENTRY, type AnonymousFile, type GmemFile, type Inode, type Pte, type Vma } from './objects.ts';
 import { RunMap } from './ranges.ts';
 
@@ -18,6 +18,7 @@ export type VmFault = 'VM_FAULT_SIGBUS' | 'VM_FAULT_HWPOISON';
 const GAP = 512;
 
 export abstract class Mm extends Files {
+  readonly mmapLock = newLock('mmap_lock');
   /** Mappings that exist, by label. */
   readonly vmas = new Map<Label, Vma>();
   /** First virtual page of every mapping that ever was; addresses are not used again. */
@@ -81,6 +82,14 @@ export abstract class Mm extends Files {
     this.fput(vma.file);
   }
 
+  /** mmap_read_lock(): no mapping comes or goes meanwhile. */
+  withMappings<T>(run: () => T): T {
+    this.lockShared(this.mmapLock);
+    const result = run();
+    this.unlockShared(this.mmapLock);
+    return result;
+  }
+
   /** The number behind an address. A label that was never mapped stands for NULL. */
   resolve({ base, offset }: Address): bigint {
     return wrap64((BigInt(this.addresses.get(base) ?? 0) << PAGE_SHIFT) + offset);
@@ -90,6 +99,17 @@ export abstract class Mm extends Files {
   vmaLookup(page: number): Vma | undefined {
     for (const vma of this.vmas.values()) if (page >= vma.start && page < vma.start + vma.pages) return vma;
     return undefined;
+  }
+
+  /** mm/gup.c: get_user_pages(): what is behind a virtual page, with a reference; undefined where nothing is mapped. */
+  getUserPage(page: number, max: number): Folio | VmFault | undefined {
+    return this.withMappings(() => {
+      const vma = this.vmaLookup(page);
+      if (vma === undefined) return undefined;
+      const folio = this.handleMmFault(vma, page - vma.start, max);
+      if (typeof folio !== 'string') this.folioGet(folio);
+      return folio;
+    });
   }
 
   /** mm/memory.c: handle_mm_fault(). What is behind a page of the mapping, and behind up to `max` pages from it on. */

@@ -20,6 +20,9 @@ export abstract class Mmu extends Mm {
   readonly kvms = new Slab<Kvm>();
   readonly slots = new Slab<MemSlot>();
 
+  /** virt/kvm/pfncache.c: gfn_to_pfn_cache_invalidate_start(), in virtual pages. */
+  protected abstract gfnToPfnCacheInvalidate(kvm: Kvm, start: number, end: number): void;
+
   /** arch/x86/kvm/mmu/tdp_mmu.c: tdp_mmu_map_handle_target_level() */
   setSptes(kvm: Kvm, asId: number, gfn: number, count: number, spte: Spte): void {
     kvm.roots[asId]?.set(gfn, gfn + count, spte);
@@ -74,10 +77,11 @@ export abstract class Mmu extends Mm {
     this.kvmUnmapGfnRange(kvm, range);
   }
 
-  /** include/linux/kvm_host.h: mmu_invalidate_retry_gfn() */
-  mmuInvalidateRetryGfn(kvm: Kvm, seq: number, gfn: number): boolean {
+  /** include/linux/kvm_host.h: mmu_invalidate_retry_gfn(), for `count` frames that are faulted in together. */
+  mmuInvalidateRetryGfn(kvm: Kvm, seq: number, gfn: number, count: number): boolean {
     const range = kvm.mmuInvalidateRange;
-    if (kvm.mmuInvalidateInProgress > 0 && range !== undefined && gfn >= range.start && gfn < range.end) return true;
+    const isUnderWay = kvm.mmuInvalidateInProgress > 0 && range !== undefined;
+    if (isUnderWay && gfn + count > range.start && gfn < range.end) return true;
     return kvm.mmuInvalidateSeq !== seq;
   }
 
@@ -114,6 +118,7 @@ export abstract class Mmu extends Mm {
   protected override mmuNotifierInvalidateRangeStart(start: number, end: number): void {
     for (const kvm of this.vmList) {
       kvm.mnActiveInvalidateCount++;
+      this.gfnToPfnCacheInvalidate(kvm, start, end);
       this.kvmHandleHvaRange(
         kvm,
         start,

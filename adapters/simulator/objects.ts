@@ -118,10 +118,33 @@ export interface MemSlot {
 export interface Vcpu {
   readonly kvm: number;
   readonly vcpuId: bigint;
+  readonly mutex: Lock;
   /** What KVM_EXIT_MEMORY_FAULT says, since KVM_RUN was entered. */
   memoryFault: { readonly gpa: bigint; readonly private: boolean } | undefined;
   /** A SIGBUS was sent to the thread that runs the vCPU. */
   sigbus: boolean;
+}
+
+/** struct gfn_to_pfn_cache */
+export interface PfnCache {
+  readonly label: Label;
+  readonly kvm: number;
+  readonly lock: Lock;
+  readonly refreshLock: Lock;
+  /** INVALID_GPA where it was never activated. */
+  gpa: bigint;
+  /** Of the table of slots that the fields below were read from. */
+  generation: number;
+  /** Address of the slot. */
+  memslot: number | undefined;
+  /** uhva: the virtual page behind the guest frame. */
+  userspacePage: number | undefined;
+  /** The frame that khva maps. */
+  pfn: number | undefined;
+  active: boolean;
+  valid: boolean;
+  /** The pfn is a page of a gmem file that this cache holds in the direct map. */
+  private: boolean;
 }
 
 /** struct kvm */
@@ -138,6 +161,16 @@ export interface Kvm {
   readonly memslots: readonly Map<number, MemSlot>[];
   readonly roots: readonly RunMap<Spte>[];
   readonly vcpus: Map<bigint, Vcpu>;
+  /** Counts the changes of the tables of slots. */
+  generation: number;
+  /** gpc_list: the caches that are active. */
+  readonly gpcList: Set<PfnCache>;
+  /** RFC v2, attribute_change_in_progress and gmem_active_invalidate_count. */
+  gpcInvalidateInProgress: number;
+  /** Counts invalidations of caches by guest frame. */
+  gpcInvalidateSeq: number;
+  /** The caches that the vCPUs have. */
+  readonly caches: Set<PfnCache>;
   /** mem_attr_array: attributes that are not zero, by guest frame. */
   readonly attributes: RunMap<bigint>;
   /** Nodes of mem_attr_array that are allocated, by index. */

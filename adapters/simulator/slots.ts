@@ -191,7 +191,8 @@ export abstract class Slots extends Gmem {
     const slots = kvm.memslots[(fresh ?? old)?.asId ?? 0];
     if (old !== undefined) slots?.delete(old.id);
     if (fresh !== undefined) slots?.set(fresh.id, fresh);
-    this.stale |= PART.SLOTS;
+    kvm.generation++;
+    this.stale |= PART.SLOTS | PART.CACHES;
     this.handOver('synchronize_srcu');
     if (kvm.srcuReaders > 0) throw new WouldBlock('deadlock: slots change while somebody reads them');
   }

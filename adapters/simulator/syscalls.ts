@@ -95,7 +95,9 @@ export abstract class Syscalls extends Vms {
     if (!isPageAligned(offset)) return 'EINVAL';
     const file = this.fget(fd);
     if (file === undefined) return 'EBADF';
+    this.lock(this.mmapLock);
     const error = this.doMmap(label, file, length, offset, sharing);
+    this.unlock(this.mmapLock);
     this.fput(file);
     return error;
   }
@@ -117,16 +119,20 @@ export abstract class Syscalls extends Vms {
 
   /** munmap(). Of what is not mapped, there is nothing to unmap. */
   munmapLabel(label: Label): void {
+    this.lock(this.mmapLock);
     const vma = this.vmas.get(label);
     if (vma !== undefined) this.munmap(vma);
+    this.unlock(this.mmapLock);
   }
 
   /** A load, or with a value a store, of the word at a byte offset into a mapping, by a thread of the process. */
   accessUser(label: Label, offset: bigint, value: bigint | undefined): Outcome {
-    const vma = this.vmas.get(label);
-    const page = toPages(offset);
-    if (vma === undefined || page >= vma.pages) return SIGSEGV;
-    const folio = this.handleMmFault(vma, page, 1);
-    return typeof folio === 'string' ? SIGBUS : this.accessFrame(folio.frame, offset, value);
+    return this.withMappings(() => {
+      const vma = this.vmas.get(label);
+      const page = toPages(offset);
+      if (vma === undefined || page >= vma.pages) return SIGSEGV;
+      const folio = this.handleMmFault(vma, page, 1);
+      return typeof folio === 'string' ? SIGBUS : this.accessFrame(folio.frame, offset, value);
+    });
   }
 }

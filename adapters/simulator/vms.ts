@@ -2,13 +2,13 @@
 import { CAP, KVM_USER_MEM_SLOTS, VM_TYPE } from '../../model/core/abi.ts';
 import type { Errno } from '../../model/core/outcome.ts';
 import type { Label } from '../../model/core/state.ts';
-import { Faults } from './faults.ts';
 import { newLock, PART } from './kernel.ts';
 import { sameSpte } from './mmu.ts';
+import { PageWalk } from './page-walk.ts';
 import type { File, Kvm, MemSlot, Spte, Vcpu, VcpuFile, VmFile } from './objects.ts';
 import { RunMap } from './ranges.ts';
 
-export abstract class Vms extends Faults {
+export abstract class Vms extends PageWalk {
   /** kvm_dev_ioctl_create_vm() */
   kvmDevIoctlCreateVm(label: Label, type: bigint): VmFile | Errno {
     const kvm = this.kvmCreateVm(label, type);
@@ -38,6 +38,11 @@ export abstract class Vms extends Faults {
       memslots: Array.from({ length: addressSpaces }, () => new Map<number, MemSlot>()),
       roots: Array.from({ length: addressSpaces }, () => new RunMap<Spte>(sameSpte)),
       vcpus: new Map(),
+      generation: 0,
+      gpcList: new Set(),
+      gpcInvalidateInProgress: 0,
+      gpcInvalidateSeq: 0,
+      caches: new Set(),
       attributes: new RunMap(),
       attributeNodes: new RunMap(),
       mmuInvalidateSeq: 0,
@@ -69,6 +74,7 @@ export abstract class Vms extends Faults {
     this.vmList.delete(kvm);
     // mmu_notifier_unregister() calls kvm_flush_shadow_all().
     this.kvmMmuZapAll(kvm);
+    this.kvmArchVcpuDestroy(kvm);
     kvm.vcpus.clear();
     for (const slots of kvm.memslots) {
       for (const slot of slots.values()) this.kvmFreeMemslot(kvm, slot);
@@ -78,6 +84,15 @@ export abstract class Vms extends Faults {
     kvm.attributeNodes.clear();
     this.stale |= PART.VMS | PART.SLOTS | PART.STAGE_TWO;
     this.kvms.free(kvm);
+  }
+
+  /** arch/x86/kvm/x86.c: kvm_arch_vcpu_destroy(), of all vCPUs: kvm_gpc_deactivate() for each cache that they have. */
+  kvmArchVcpuDestroy(kvm: Kvm): void {
+    for (const gpc of kvm.caches) {
+      this.kvmGpcDeactivate(gpc);
+      this.caches.delete(gpc.label);
+    }
+    kvm.caches.clear();
   }
 
   /** kvm_vm_ioctl_create_vcpu(). A vCPU lives until its VM is destroyed, whether or not its descriptor is open. */
@@ -99,7 +114,7 @@ export abstract class Vms extends Faults {
     if (kvm.vcpus.has(id)) return 'EEXIST';
     // The vCPU and its file.
     if (!this.kzalloc() || !this.kzalloc()) return 'ENOMEM';
-    return { kvm: kvm.address, vcpuId: id, memoryFault: undefined, sigbus: false };
+    return { kvm: kvm.address, vcpuId: id, mutex: newLock('vcpu->mutex'), memoryFault: undefined, sigbus: false };
   }
 
   /** kvm_vm_release(), kvm_vcpu_release(), kvm_gmem_release() */

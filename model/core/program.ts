@@ -42,6 +42,16 @@ export function createdLabels(transition: AnyTransition, command: AnyCommand): r
     .map(([name]) => command.args[name] as Label);
 }
 
+/** Labels that a command has among its arguments. */
+export function labelsOf(transition: AnyTransition, command: AnyCommand): readonly Label[] {
+  const labels: Label[] = [];
+  renameLabels(transition, command, (label) => {
+    labels.push(label);
+    return label;
+  });
+  return labels;
+}
+
 /** The same command with every label replaced by what `rename` says. */
 export function renameLabels(
   transition: AnyTransition,

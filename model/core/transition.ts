@@ -6,7 +6,7 @@
  * that aim at a row, and one wrong implementation per row dropped and per neighbouring pair swapped.
  */
 import type { ArgValue, Domain } from './domain.ts';
-import type { Errno, Outcome } from './outcome.ts';
+import type { Errno, Observation, Outcome } from './outcome.ts';
 import type { Condition, Machine } from './profile.ts';
 import { pickOr, type Random } from './random.ts';
 import type { FdKind, Label, State } from './state.ts';
@@ -125,6 +125,11 @@ export interface Transition<N extends string = string, A = Args> {
    * command succeed with less than it was asked for.
    */
   shortened?(args: A, value: bigint): A | undefined;
+  /**
+   * Whether the command may come to this, without effect, because another one runs at the same time: neither before it nor
+   * after it would it do so.
+   */
+  transient?(args: A, observed: Observation): boolean;
   readonly guards: readonly Guard<A>[];
   readonly accepts: readonly Acceptance<A>[];
   /** Makes what other commands work on, so that programs begin with such commands. */

@@ -245,7 +245,7 @@ describe('a page that is allocated and not used yet', () => {
   const ALLOCATED = `${MAPPED}gmem.fallocate fd=file0 mode=1 offset=0 length=0x3000\n`;
 
   it.each([
-    ['direct-map-v12', 'kernel.load/loaded ok 0x0', 0],
+    ['direct-map-v12', 'kernel.load/not-zeroed unmodelled', 0],
     ['direct-map-v13', 'kernel.load/absent oops', 3],
   ])('is in the direct map or not: %s', (profile, expected, absent) => {
     expect(run(profile, `${ALLOCATED}${LOAD}architectural`).last).toBe(expected);

@@ -1,10 +1,11 @@
 import { choice, fd, u64 } from '../core/domain.ts';
 import { pick, pickOr } from '../core/random.ts';
+import { holdsIn } from '../core/profile.ts';
 import { has } from '../core/ranges.ts';
 import { known, openAs, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
 import { chooseFd, choosePage } from '../gmem/choose.ts';
-import { readWord } from '../gmem/content.ts';
+import { isOutOfDirectMap, readWord } from '../gmem/content.ts';
 import { isPresent } from './presence.ts';
 
 const domains = {
@@ -32,6 +33,13 @@ const hasPage = (args: KernelLoad, state: State): boolean => {
 
 const isAbsent = (args: KernelLoad, state: State): boolean =>
   hasPage(args, state) && !isPresent(state, inodeOf(state, args.fd) ?? '', Number(args.page));
+
+const firstWord = (args: KernelLoad, state: State): bigint =>
+  readWord(state, { inode: inodeOf(state, args.fd) ?? '', page: Number(args.page), word: 0 });
+
+/** Who takes a page out of the direct map as it enters the file must have zeroed it there before. */
+const isZeroedOnEntry = ({ config: { profile } }: State, inode: Inode): boolean =>
+  isOutOfDirectMap(inode) && holdsIn(profile, { feature: 'direct-map-on-entry' });
 
 export const kernelLoad = defineTransition({
   name: 'kernel.load',
@@ -74,6 +82,17 @@ export const kernelLoad = defineTransition({
         return out && { ...args, mode: 'architectural', page: BigInt(out.start) };
       },
     },
+    {
+      id: 'kernel.load/not-zeroed',
+      unmodelled: 'a page is zeroed when it is first used; what its frame held before is nobody’s promise',
+      when: 'the direct map shows the page, which may have been allocated and never used, and is not zeroed on entry',
+      source: 'virt/kvm/guest_memfd.c: kvm_gmem_allocate(), kvm_gmem_get_pfn()',
+      violated: (args, state) =>
+        hasPage(args, state) &&
+        !isAbsent(args, state) &&
+        !isZeroedOnEntry(state, inodeAt(args, state)) &&
+        firstWord(args, state) === 0n,
+    },
   ],
   accepts: [
     {
@@ -93,7 +112,7 @@ export const kernelLoad = defineTransition({
       when: 'the direct map shows the page',
       accept: (args, state) => ({
         state,
-        value: readWord(state, { inode: inodeOf(state, args.fd) ?? '', page: Number(args.page), word: 0 }),
+        value: firstWord(args, state),
       }),
     },
   ],

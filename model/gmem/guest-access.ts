@@ -1,7 +1,7 @@
 import { KVM_MEM, PAGE_MASK } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
 import { rememberLast } from '../core/memo.ts';
-import type { Errno, Outcome } from '../core/outcome.ts';
+import type { Errno, Observation, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import { clip, has } from '../core/ranges.ts';
 import { known, type Inode, type Label, type State } from '../core/state.ts';
@@ -248,6 +248,13 @@ function store(args: Access & { readonly value: bigint }, state: State): Accepte
   return { state: writeWord(touched.state, touched.place, args.value) };
 }
 
+/**
+ * kvm_mmu_faultin_pfn(): the attribute, or the page, may be no more what it was when the fault began. The VMM is told, and
+ * runs the vCPU again.
+ */
+const changedMeanwhile = ({ gpa }: Access, observed: Observation): boolean =>
+  observed.kind === 'signal' || (observed.kind === 'memory-fault' && observed.gpa === (gpa & ~PAGE_MASK));
+
 const loadArgs = { vcpu: fd('vcpu'), gpa: u64() } as const;
 const storeArgs = { ...loadArgs, value: u64() } as const;
 
@@ -259,6 +266,7 @@ export const guestLoad = defineTransition({
   source: FAULTIN,
   args: loadArgs,
   mayAlso: ['ENOMEM', 'EINTR'],
+  transient: changedMeanwhile,
   weight: 18,
   guards: rows<ArgsOf<typeof loadArgs>>('guest.load', false),
   accepts: [
@@ -297,6 +305,7 @@ export const guestStore = defineTransition({
   source: FAULTIN,
   args: storeArgs,
   mayAlso: ['ENOMEM', 'EINTR'],
+  transient: changedMeanwhile,
   weight: 18,
   guards: rows<ArgsOf<typeof storeArgs>>('guest.store', true),
   accepts: [

@@ -93,6 +93,9 @@ export const vcpuPrefault = defineTransition({
   source: 'virt/kvm/kvm_main.c: kvm_vcpu_pre_fault_memory()',
   args: domains,
   mayAlso: ['EINTR', 'ENOMEM'],
+  // kvm_mmu_faultin_pfn(): what the fault has found may change before it is mapped, and a slot may be on its way out.
+  transient: (_args, { kind, ...observed }) =>
+    kind === 'signal' || ('errno' in observed && ['EAGAIN', 'EFAULT', 'EHWPOISON'].includes(observed.errno)),
   shortened: (args, value) => (value > 0n && value < args.size ? { ...args, size: value } : undefined),
   weight: 6,
   guards: [

@@ -1,0 +1,76 @@
+/**
+ * Two commands at the same time: one runs, as a whole, at a hand-over point within the other. So every schedule can be had
+ * in which an operation is interrupted once by another one.
+ */
+import type { Observation } from '../../model/core/outcome.ts';
+import type { AnyCommand } from '../../model/core/specification.ts';
+import type { Observed, Raced, Schedule } from '../adapter.ts';
+import { WouldBlock } from './kernel.ts';
+import type { SimulatorMachine } from './machine.ts';
+
+export function race(machine: SimulatorMachine, program: readonly AnyCommand[], schedule: Schedule): Raced {
+  const observed: Observed[] = [];
+  for (let at = 0; at < program.length; at++) {
+    if (at !== schedule.at) {
+      observed.push(step(machine, () => [machine.run(program[at] as AnyCommand)])[0] as Observed);
+    } else {
+      const pair = [program[at], program[++at]] as [AnyCommand, AnyCommand];
+      const raced = raceOf(machine, pair, schedule);
+      if (typeof raced === 'string') return raced;
+      observed.push(...raced);
+    }
+    if (observed.at(-1)?.outcome.kind === 'crash') break;
+  }
+  return observed;
+}
+
+/** What is thrown is a crash of the machine, but for what says that the schedule is none. */
+function step(machine: SimulatorMachine, run: () => readonly Observation[]): readonly Observed[] {
+  try {
+    const outcomes = run();
+    const facts = machine.facts();
+    return outcomes.map((outcome, index) => (index === outcomes.length - 1 ? { outcome, facts } : { outcome }));
+  } catch (error) {
+    if (error instanceof NoSchedule) throw error;
+    return [{ outcome: { kind: 'crash', message: error instanceof Error ? error.message : String(error) } }];
+  }
+}
+
+class NoSchedule extends Error {}
+
+function raceOf(
+  machine: SimulatorMachine,
+  [first, second]: readonly [AnyCommand, AnyCommand],
+  { interrupted, point }: Schedule,
+): Raced {
+  const [outer, inner] = interrupted === 'first' ? [first, second] : [second, first];
+  let points = 0;
+  let within: Observation | undefined;
+  machine.onHandOver = () => {
+    if (points++ !== point) return;
+    machine.onHandOver = undefined;
+    within = attempt(() => machine.execute(inner));
+  };
+  try {
+    return step(machine, () => {
+      machine.forgetEvents();
+      const around = machine.execute(outer);
+      if (within === undefined) throw new NoSchedule('no-such-point');
+      return interrupted === 'first' ? [around, within] : [within, around];
+    });
+  } catch (error) {
+    if (error instanceof NoSchedule) return error.message === 'blocked' ? 'blocked' : 'no-such-point';
+    throw error;
+  } finally {
+    machine.onHandOver = undefined;
+  }
+}
+
+/** A command that would have to wait for the one around it cannot run there. */
+function attempt<T>(run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    throw error instanceof WouldBlock ? new NoSchedule('blocked') : error;
+  }
+}

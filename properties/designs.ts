@@ -1,0 +1,101 @@
+/**
+ * What the proposals for direct-map removal come to, each as it was meant: programs on which at least one of them breaks an
+ * invariant. The specification keeps the invariants in every profile; the simulator does what the design does.
+ */
+import type { Observed } from '../adapters/adapter.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
+import { expectationsOf } from '../conformance/check.ts';
+import { holdsIn, PROFILES } from '../model/core/profile.ts';
+import { printOutcome, type Observation } from '../model/core/outcome.ts';
+import { brokenBy, INVARIANTS } from '../model/invariants/index.ts';
+import { parse, specify } from './support.ts';
+
+export interface DesignQuestion {
+  readonly question: string;
+  /** What decides: whether this invariant is kept, or whether the last command but `before` ends so. */
+  readonly decides: { readonly invariant: string } | { readonly outcome: Observation['kind']; readonly before: number };
+  /** Profiles in which the answer is no, and those whose proposal does not say. */
+  readonly failing: readonly string[];
+  readonly unsettled?: readonly string[];
+  readonly why: string;
+  readonly program: string;
+}
+
+const PRIVATE_GUEST = `vm.create vm=vm0 dev=kvm type=1
+vcpu.create vcpu=vcpu0 vm=vm0 id=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=4 reserved=0
+slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=arena gmem=file0 offset=0
+attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0
+gpc.init gpc=gpc0 vcpu=vcpu0
+`;
+
+export const DESIGNS = PROFILES.filter((profile) => holdsIn(profile, { feature: 'direct-map' })).map(({ id }) => id);
+
+const RFC_V1 = 'direct-map-rfc-v1';
+const BY_HOST_ADDRESS = ['direct-map-v12', 'direct-map-v13'];
+
+export const DESIGN_QUESTIONS: readonly DesignQuestion[] = [
+  {
+    question: 'Is a page unreachable as soon as it has left the direct map?',
+    decides: { invariant: 'direct-map/unreachable' },
+    failing: [RFC_V1],
+    why: 'The RFC of July 2024 flushes no TLB, for speed (patch 5 says so): what was zeroed just before stays readable.',
+    program: `${PRIVATE_GUEST}gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000\n`,
+  },
+  {
+    question: 'Is a page out of the direct map although nobody has used it yet?',
+    decides: { outcome: 'oops', before: 0 },
+    failing: ['direct-map-v12'],
+    why: 'v12 removes a page when it is first used. Its review asked for the simpler rule, which v13 is to keep.',
+    program: `${PRIVATE_GUEST}gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000\nkernel.load fd=file0 page=0 cpu=1 mode=architectural\n`,
+  },
+  {
+    question: 'May two long-term users have one page, such as the clocks of two vCPUs?',
+    decides: { outcome: 'ok', before: 2 },
+    failing: [RFC_V1],
+    why: 'Without a count the first RFC must refuse the second cache. In v12 and v13 a cache shows what is at the host address, which nobody has said to be the guest’s memory.',
+    program: `${PRIVATE_GUEST}gpc.init gpc=gpc1 vcpu=vcpu0\ngpc.activate gpc=gpc0 gpa=0 length=8\ngpc.activate gpc=gpc1 gpa=8 length=8\ngpc.deactivate gpc=gpc0\ngpc.read gpc=gpc1\n`,
+  },
+  {
+    question: 'Does a cache notice that its page was punched out?',
+    decides: { invariant: 'pfncache/valid-is-current' },
+    failing: [RFC_V1],
+    unsettled: BY_HOST_ADDRESS,
+    why: 'The RFC of July 2024 does not invalidate caches when pages of a file go; patch 9 of RFC v2 does.',
+    program: `${PRIVATE_GUEST}gpc.activate gpc=gpc0 gpa=0 length=8\ngmem.fallocate fd=file0 mode=3 offset=0 length=0x1000\n`,
+  },
+  {
+    question: 'Does a cache of shared memory notice that the frame became private?',
+    decides: { invariant: 'pfncache/valid-is-current' },
+    failing: [RFC_V1, ...BY_HOST_ADDRESS],
+    why: 'A change of attributes invalidates no cache, in Linux 7.3 as well; patch 7 of RFC v2 does that.',
+    program: `${PRIVATE_GUEST}attributes.set vm=vm0 address=0 size=0x1000 attributes=0 flags=0\ngpc.activate gpc=gpc0 gpa=0 length=8\nattributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0\n`,
+  },
+];
+
+export interface Answer {
+  readonly answer: 'yes' | 'no' | 'not settled';
+  /** What was seen, where the answer is no. */
+  readonly seen: string;
+}
+
+/** What the simulator, which does what the design does, comes to; not where the proposal does not say what should be. */
+export function answerOf({ decides, program: text }: DesignQuestion, profile: string): Answer {
+  const specification = specify(profile);
+  const program = parse(specification, text);
+  const isOutcome = 'outcome' in decides;
+  if (!isOutcome && expectationsOf(specification, program).some(({ unmodelled }) => unmodelled !== undefined))
+    return { answer: 'not settled', seen: '' };
+  const target = simulatorTarget();
+  const observed = [...(target.execute(program, specification.config.profile) as Iterable<Observed>)];
+  if (isOutcome) {
+    const outcome = observed.at(-1 - decides.before)?.outcome;
+    const seen = outcome === undefined ? 'nothing' : printOutcome(outcome);
+    return { answer: outcome?.kind === decides.outcome ? 'yes' : 'no', seen };
+  }
+  const invariant = INVARIANTS.find(({ id }) => id === decides.invariant);
+  if (invariant === undefined) throw new Error(`there is no invariant '${decides.invariant}'`);
+  const [before, after = {}] = [observed.at(-2)?.facts, observed.at(-1)?.facts];
+  const broken = brokenBy(invariant, { before, after, failed: false });
+  return { answer: broken === undefined ? 'yes' : 'no', seen: broken ?? '' };
+}

@@ -1,0 +1,74 @@
+/** Two commands at the same time: a right machine does what some order of them does, and each wrong one is told from it. */
+import { describe, expect, it } from '@jest/globals';
+import { RACE_MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
+import type { Target } from '../adapters/adapter.ts';
+import { runRaces, type RaceCampaign } from '../conformance/race-campaign.ts';
+import { raceAnywhere } from '../conformance/race.ts';
+import { PLAIN } from '../report/colors.ts';
+import { printRaceFailure } from '../report/race.ts';
+import { FIXED_SEED, freshSeed, parse, specify } from './support.ts';
+
+const races = (profile: string, target: Target, seed: number, runs: number): Promise<RaceCampaign> =>
+  runRaces({ specification: specify(profile), target }, { seed, runs, maxCommands: 30 });
+
+describe('the simulator', () => {
+  it.each(['linux-7.3', 'direct-map-rfc-v2'])('does in %s what some order of the commands does', async (profile) => {
+    const seed = freshSeed();
+    const { failure, tally } = await races(profile, simulatorTarget(), seed, 25);
+    const shown = failure && `GMEM_SEED=${seed}\n${printRaceFailure(specify(profile), failure, PLAIN)}`;
+    expect(shown).toBeUndefined();
+    expect(tally.schedules).toBeGreaterThan(50);
+    expect(tally.blocked).toBeGreaterThan(0);
+  });
+});
+
+const HOST_MEMORY = `vm.create vm=vm0 dev=kvm type=1
+vcpu.create vcpu=vcpu0 vm=vm0 id=0
+slot.set vm=vm0 api=v2 slot=0 flags=0 gpa=0 size=0x1000 hva=arena gmem=none offset=0
+`;
+const CONVERSION = `${HOST_MEMORY}attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0
+guest.store vcpu=vcpu0 gpa=0 value=0
+`;
+/** What `race` finds with each of them, from random programs. */
+const WITNESSES: Readonly<Record<string, string>> = {
+  'fault-ignores-invalidation': CONVERSION,
+  'conversion-ends-unnoticed': CONVERSION,
+  'slots-change-under-readers': `${HOST_MEMORY}guest.store vcpu=vcpu0 gpa=0 value=0
+slot.set vm=vm0 api=v2 slot=0 flags=0 gpa=0 size=0 hva=0 gmem=none offset=0
+`,
+  'refresh-ignores-invalidation': `${HOST_MEMORY}gpc.init gpc=gpc0 vcpu=vcpu0
+gpc.activate gpc=gpc0 gpa=0 length=0
+mem.unmap mapping=arena
+`,
+};
+
+describe('mutants that need two commands at once', () => {
+  it.each(RACE_MUTANTS.map((mutant) => [mutant.id, mutant] as const))('%s is told apart', (id, mutant: Mutant) => {
+    const checking = { specification: specify(mutant.profile), target: mutant.target };
+    const program = parse(checking.specification, WITNESSES[id] ?? '');
+    expect(program).toHaveLength(mutant.shortest ?? 0);
+    expect(raceAnywhere(checking, program)).toMatchObject({ kind: 'diverges', invariant: expect.any(String) });
+    expect(raceAnywhere({ ...checking, target: simulatorTarget() }, program)).toBeUndefined();
+  });
+
+  it('are found from random programs, and shrink', async () => {
+    const mutant = RACE_MUTANTS.find(({ id }) => id === 'fault-ignores-invalidation');
+    if (mutant === undefined) throw new Error('there is no such mutant');
+    const { failure } = await races(mutant.profile, mutant.target, FIXED_SEED, 5000);
+    expect(failure?.program).toHaveLength(mutant.shortest ?? 0);
+  });
+});
+
+describe('what is no race', () => {
+  const specification = specify();
+
+  it.each([
+    ['a command that uses what the other creates', 'vm.create vm=vm0 dev=kvm type=0\nvcpu.create vcpu=v vm=vm0 id=0\n'],
+    ['one command alone', 'vm.create vm=vm0 dev=kvm type=0\n'],
+  ])('is not run: %s', (_what, text) => {
+    const tally = { schedules: 0, blocked: 0 };
+    raceAnywhere({ specification, target: simulatorTarget() }, parse(specification, text), tally);
+    expect(tally).toEqual({ schedules: 0, blocked: 0 });
+  });
+});

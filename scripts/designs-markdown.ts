@@ -1,0 +1,41 @@
+/** docs/direct-map-designs.md: what each design for direct-map removal answers, from runs of the simulator. */
+import { answerOf, DESIGN_QUESTIONS, DESIGNS, type DesignQuestion } from '../properties/designs.ts';
+
+const HEAD = `# Four designs for direct-map removal
+
+Guest memory that is not in the kernel's direct map cannot be read there by speculation. RFC v2 of "Unmapping guest_memfd
+from Direct Map" (September 2024) asks whether its sharing count is the right way for KVM to reach such memory all the same.
+This page is what the simulator comes to, which under each profile does what that design does
+([adr/0009-direct-map.md](adr/0009-direct-map.md)). It is written by \`npm run docs\`; [properties/designs.ts](../properties/designs.ts)
+has the programs.
+`;
+
+const TAIL = `
+The count of RFC v2 is the only one of the four that keeps every invariant of the specification, once the mistakes of the code
+that was posted are mended; the ADR lists eight. What it costs is what its cover letter says: every holder must hear of every
+invalidation. That is so, besides what was posted, where a slot is deleted: a cache whose slot is gone hears nothing more of its page.
+
+v12 and v13 have no such duty, because KVM holds nothing: it goes through the host address of the slot, where GUP refuses the
+pages. What they leave open is what KVM sees where the host address is not what the guest sees. And one thing is the
+pfncache's own, in Linux 7.3 as well: a change of attributes does not invalidate it.
+
+\`gmem-conformance run --profile direct-map-rfc-v1\` (or v12, v13) finds such a program by itself, and shrinks it.
+`;
+
+const cell = (question: DesignQuestion, profile: string): string => {
+  const { answer, seen } = answerOf(question, profile);
+  return answer === 'no' ? `**no** (${seen})` : answer;
+};
+
+export const designsMarkdown = (): string =>
+  [
+    HEAD,
+    `| question | ${DESIGNS.join(' | ')} |`,
+    `| --- |${' --- |'.repeat(DESIGNS.length)}`,
+    ...DESIGN_QUESTIONS.map(
+      (each) => `| ${each.question} | ${DESIGNS.map((profile) => cell(each, profile)).join(' | ')} |`,
+    ),
+    '',
+    ...DESIGN_QUESTIONS.map(({ question, why, program }) => `## ${question}\n\n${why}\n\n\`\`\`\n${program}\`\`\`\n`),
+    TAIL,
+  ].join('\n');
