@@ -110,8 +110,8 @@ function compare(
     else if (tally !== undefined) tally.environment++;
     if (next !== expected.state) expectations = undefined;
     const half = leavesPrefix(specification, command, expected, observed.outcome);
-    // Where the expected state is another, that is the partial progress which the rule documents.
-    const failed = !half && expected.state === state && isFailure(observed.outcome);
+    // Where the state that follows is another, that is the partial progress which the rule documents.
+    const failed = !half && next === state && isFailure(observed.outcome);
     const broken = brokenInvariant(checking, failed, observed, facts);
     if (broken !== undefined) return violated(at, expected, broken);
     if (half) return { kind: 'conforms', commands: at + 1, unmodelled: { at, rule: expected.rule, reason: HALF_DONE } };

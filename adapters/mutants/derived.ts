@@ -23,10 +23,13 @@ const withRows = (transition: AnyTransition, guards: readonly Guard<Args>[]): re
 const isDecided = (guard: Guard<Args>): boolean =>
   !('unmodelled' in guard) && guard.unreachable?.(FULL_MACHINE) === undefined;
 
-/** The profile in which a command or row is to be tried. */
-const profileFor = (transition: AnyTransition): Profile =>
-  PROFILES.find((profile) => profile.id === DEFAULT_PROFILE && holdsIn(profile, transition.only)) ??
-  (PROFILES.find((profile) => holdsIn(profile, transition.only)) as Profile);
+/** The profile in which a row is to be tried. */
+function profileFor({ only }: AnyTransition, guard: Guard<Args>): Profile {
+  const holds = (profile: Profile): boolean => holdsIn(profile, only) && holdsIn(profile, guard.only);
+  return (
+    PROFILES.find((profile) => profile.id === DEFAULT_PROFILE && holds(profile)) ?? (PROFILES.find(holds) as Profile)
+  );
+}
 
 /** Mutants that no program can tell from the specification, and why. */
 const EQUIVALENT: ReadonlyMap<string, string> = new Map([
@@ -34,28 +37,35 @@ const EQUIVALENT: ReadonlyMap<string, string> = new Map([
 ]);
 
 function derivedFrom(transition: AnyTransition): Mutant[] {
-  const profile = profileFor(transition);
-  const mutant = (id: string, fault: string, guards: readonly Guard<Args>[]): Mutant => ({
+  return PROFILES.flatMap((profile) => {
+    const guards = transition.guards.filter((guard) => profileFor(transition, guard) === profile);
+    return derivedIn(profile, transition, guards);
+  });
+}
+
+/** Each of the guards left out, and each that may change places with the next row of the profile. */
+function derivedIn(profile: Profile, transition: AnyTransition, guards: readonly Guard<Args>[]): Mutant[] {
+  const mutant = (id: string, fault: string, rows: readonly Guard<Args>[]): Mutant => ({
     id,
     origin: 'derived',
     fault,
     profile: profile.id,
-    target: specificationTarget(`mutant:${id}`, withRows(transition, guards)),
+    target: specificationTarget(`mutant:${id}`, withRows(transition, rows)),
     ...(EQUIVALENT.has(id) && { equivalent: EQUIVALENT.get(id) as string }),
   });
   const rows = transition.guards.filter((guard) => holdsIn(profile, guard.only));
   const mutants: Mutant[] = [];
-  rows.forEach((guard, index) => {
-    if (!isDecided(guard)) return;
+  for (const guard of guards) {
+    if (!isDecided(guard)) continue;
     const dropped = rows.filter((each) => each !== guard);
     mutants.push(mutant(`drop:${guard.id}`, `does not check whether ${guard.when}`, dropped));
-    const next = rows[index + 1];
-    if (next === undefined || !isDecided(next) || answerOf(next) === answerOf(guard)) return;
-    if (guard.group !== undefined && guard.group === next.group) return;
+    const next = rows[rows.indexOf(guard) + 1];
+    if (next === undefined || !isDecided(next) || answerOf(next) === answerOf(guard)) continue;
+    if (guard.group !== undefined && guard.group === next.group) continue;
     const swapped = rows.map((each) => (each === guard ? next : each === next ? guard : each));
     const id = `swap:${guard.id}:${next.id.slice(next.id.indexOf('/') + 1)}`;
     mutants.push(mutant(id, `checks whether ${next.when} before whether ${guard.when}`, swapped));
-  });
+  }
   return mutants;
 }
 
