@@ -196,6 +196,21 @@ describe('an error of the environment', () => {
     expect(checkLast([...MEMORY, ...lines], outcome, BLACK)).toMatchObject({ kind: 'diverges', at: 3 + lines.length });
   });
 
+  it('is a divergence where it leaves the facts changed, although success would have changed them too', () => {
+    const lines = [...MEMORY, 'fault.slab skip=0', make(8)];
+    const { program: commands } = parseProgram(specification, lines.join('\n'));
+    const [before, after] = [{ private: [] }, { private: [{ vm: 'vm0', start: 0, end: 1 }] }];
+    const observed = commands.map((_command, index): Observed =>
+      index === 5 ? { outcome: ENOMEM, facts: after } : { outcome: ok(), facts: before },
+    );
+    const target = { ...answering(...observed), capabilities: INJECTING };
+    expect(checkProgram({ specification, target }, commands)).toMatchObject({
+      kind: 'diverges',
+      at: 5,
+      invariant: 'errors/no-effect',
+    });
+  });
+
   it('ends checking where it leaves a command half done', () => {
     const later = 'memory.fail fd=file0 page=0';
     const { program: commands } = parseProgram(specification, [...MEMORY, allocate, later].join('\n'));

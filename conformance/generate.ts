@@ -22,6 +22,8 @@ import { lackOf } from './capability.ts';
 export interface GenerateOptions extends Abilities {
   /** Largest number of commands in a program. */
   readonly maxCommands: number;
+  /** Commands to write more often, by name. */
+  readonly favoured?: ReadonlySet<string>;
 }
 
 export interface GeneratedProgram {
@@ -44,6 +46,9 @@ interface Next {
   /** What the command is to reach, where it is aimed. */
   readonly goal?: Goal;
 }
+
+/** How many times as often a favoured command is written. */
+const FAVOUR = 4;
 
 /** Tries to draw a command before a program is ended short. */
 const ATTEMPTS = 24;
@@ -128,9 +133,10 @@ export class Generator {
   #deal(random: Random): readonly AnyTransition[] {
     const deck: AnyTransition[] = [];
     for (const transition of this.#transitions) {
+      const isFavoured = this.#options.favoured?.has(transition.name) === true;
       const isRoot = transition.name === 'vm.create';
-      if (!isRoot && random.below(4) === 0) continue;
-      const weight = transition.weight * (1 + random.below(3));
+      if (!isRoot && !isFavoured && random.below(4) === 0) continue;
+      const weight = transition.weight * (1 + random.below(3)) * (isFavoured ? FAVOUR : 1);
       for (let copy = 0; copy < weight; copy++) deck.push(transition);
     }
     return deck.length > 0 ? deck : this.#transitions;

@@ -31,13 +31,23 @@ export interface ShrinkOptions {
   /** Ends shrinking with what was found so far. */
   readonly signal?: AbortSignal;
   /**
-   * Whether to look for shorter programs with other commands as well, by replacing pairs of commands. It takes many
-   * more runs, so it is for targets that run fast.
+   * How far to go: drop commands alone; simplify what is left as well; or look for shorter programs with other commands
+   * too, by replacing pairs of commands. Each takes many times the runs of the one before.
    */
-  readonly replace?: boolean;
+  readonly effort?: Effort;
 }
 
+export type Effort = 'drop' | 'simplify' | 'replace';
+
 type Pass = (specification: Specification, program: Program) => Iterable<Program>;
+
+const DROPPING: readonly Pass[] = [shorter, merged, ...REWRITES];
+const SIMPLIFYING: readonly Pass[] = [...DROPPING, simpler, reordered];
+const PASSES: Readonly<Record<Effort, readonly Pass[]>> = {
+  drop: DROPPING,
+  simplify: SIMPLIFYING,
+  replace: [...SIMPLIFYING, replaced],
+};
 
 export interface Shrunk {
   readonly program: Program;
@@ -49,7 +59,7 @@ export async function shrinkProgram(
   specification: Specification,
   program: Program,
   fails: Fails,
-  { budget = SHRINK_BUDGET, replace = true, signal }: ShrinkOptions = {},
+  { budget = SHRINK_BUDGET, effort = 'replace', signal }: ShrinkOptions = {},
 ): Promise<Shrunk> {
   const order = new Order(specification);
   const tried = new Set<string>();
@@ -70,7 +80,7 @@ export async function shrinkProgram(
     }
     return false;
   };
-  const passes: readonly Pass[] = [shorter, merged, ...REWRITES, simpler, reordered, ...(replace ? [replaced] : [])];
+  const passes = PASSES[effort];
   // After every success the cheap passes come first again.
   for (let index = 0; index < passes.length;) {
     const pass = passes[index] as Pass;
@@ -82,7 +92,7 @@ export async function shrinkProgram(
 /** All candidates that do not need many runs, smallest changes last: for fast-check's own shrinking. */
 export function* candidates(specification: Specification, program: Program): Iterable<Program> {
   const order = new Order(specification);
-  for (const pass of [shorter, merged, ...REWRITES, simpler])
+  for (const pass of [...DROPPING, simpler])
     for (const candidate of pass(specification, program)) if (order.isSmaller(candidate, program)) yield candidate;
 }
 
@@ -193,15 +203,22 @@ function* together(specification: Specification, program: Program, states: reado
 /** Numbers so close that they may be addresses in one region, in bytes. */
 const REGION = 1n << 32n;
 
-/** Moves a cluster of addresses down to zero as a whole, so that what lies within what stays so. */
+/**
+ * Moves a cluster of addresses down to zero as a whole, so that what lies within what stays so; also together with
+ * another cluster far above it, such as the end of a huge slot.
+ */
 function* translated(program: Program): Iterable<Program> {
   const numbers = program.flatMap(({ args }) => Object.values(args).filter((value) => typeof value === 'bigint'));
   for (const base of new Set(numbers)) {
     if (base < PAGE_SIZE) continue;
     const origin = base & ~PAGE_MASK;
-    const move = (value: ArgValue): ArgValue =>
-      typeof value === 'bigint' && value >= origin && value - origin < REGION ? value - origin : value;
-    yield program.map(({ name, args }) => ({ name, args: _.mapValues(args, move) }));
+    const far = numbers.filter((number) => number - origin >= REGION);
+    for (const other of new Set([origin, ...far])) {
+      const moves = (value: bigint): boolean =>
+        [origin, other].some((start) => value >= start && value - start < REGION);
+      const move = (value: ArgValue): ArgValue => (typeof value === 'bigint' && moves(value) ? value - origin : value);
+      yield program.map(({ name, args }) => ({ name, args: _.mapValues(args, move) }));
+    }
   }
 }
 

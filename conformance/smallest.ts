@@ -10,7 +10,7 @@ import { checkProgram, type Checking } from './check.ts';
 import type { Counts } from './failure.ts';
 import { Generator } from './generate.ts';
 import { SmallFastRandom } from './random.ts';
-import { canonical, Order, SHRINK_BUDGET, shrinkProgram, type Fails, type Shrunk } from './shrink.ts';
+import { canonical, Order, SHRINK_BUDGET, shrinkProgram, type Effort, type Fails, type Shrunk } from './shrink.ts';
 
 export interface SmallestOptions {
   readonly seed: number;
@@ -25,9 +25,11 @@ export interface SmallestOptions {
   readonly searchBudget?: number;
 }
 
-const DEFAULT_SEARCH_BUDGET = 200_000;
+const DEFAULT_SEARCH_BUDGET = 60_000;
 /** Other failing programs to shrink at most. */
 const OTHERS = 16;
+/** Of all, how many to shrink further: dropping commands is cheap, and tells which are promising. */
+const FINALISTS = 3;
 
 export async function smallestFailure(
   checking: Checking,
@@ -38,37 +40,55 @@ export async function smallestFailure(
   const { specification } = checking;
   const { shrinkBudget: budget = SHRINK_BUDGET, signal } = options;
   const order = new Order(specification);
-  const shrink = (from: Program, left: number, replace: boolean): Promise<Shrunk> =>
-    shrinkProgram(specification, from, fails, { budget: left, replace, signal });
-  let { program: best, runs } = await shrink(program, budget, false);
-  for await (const other of otherFailures(checking, options)) {
-    if (runs >= budget) break;
-    const shrunk = await shrink(other, budget - runs, false);
+  let runs = 0;
+  const shrink = async (from: Program, effort: Effort): Promise<Program> => {
+    const shrunk = await shrinkProgram(specification, from, fails, {
+      budget: Math.max(budget - runs, 0),
+      effort,
+      signal,
+    });
     runs += shrunk.runs;
-    if (order.isSmaller(shrunk.program, best)) best = shrunk.program;
+    return shrunk.program;
+  };
+  const smallest = (programs: readonly Program[]): readonly Program[] =>
+    programs.toSorted((a, b) => (order.isSmaller(a, b) ? -1 : 1));
+  const dropped = [await shrink(program, 'drop')];
+  for await (const other of otherFailures(checking, dropped[0] as Program, options)) {
+    if (runs >= budget) break;
+    dropped.push(await shrink(other, 'drop'));
   }
-  const last = await shrink(best, Math.max(budget - runs, 0), true);
-  return { program: canonical(specification, last.program), runs: runs + last.runs };
+  const shrunk: Program[] = [];
+  for (const each of smallest(dropped).slice(0, FINALISTS)) shrunk.push(await shrink(each, 'replace'));
+  const [best] = smallest(shrunk) as [Program];
+  return { program: canonical(specification, best), runs };
 }
 
-/** Programs that fail, other than the one that was met first, each cut behind the command that fails. */
+/** Different programs that fail, each cut behind the command that fails; rare beginnings come again and again. */
 async function* otherFailures(
   checking: Checking,
+  first: Program,
   { seed, maxCommands, counts, signal, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
 ): AsyncIterable<Program> {
   const { specification, target } = checking;
-  const generator = new Generator(specification, { ...abilitiesOf(target), maxCommands });
+  const options = { ...abilitiesOf(target), maxCommands };
+  const favoured = new Set(first.map(({ name }) => name));
+  // Programs of the same commands fail often; only others can show that the fault has a shorter way.
+  const generators = [new Generator(specification, { ...options, favoured }), new Generator(specification, options)];
   const random = new SmallFastRandom(seed, 0x7e57, maxCommands, 1);
-  let found = 0;
-  for (let commands = 0; commands < searchBudget && found < OTHERS && !signal.aborted;) {
-    const program = generator.generate(random);
+  const order = new Order(specification);
+  const found = new Set<string>();
+  for (let commands = 0, programs = 0; commands < searchBudget && found.size < OTHERS && !signal.aborted;) {
+    const program = (generators[programs++ % 2] as Generator).generate(random);
     commands += program.commands.length;
     await breathe();
     const verdict = await checkProgram(checking, program.commands, program.trace);
     // A target that is gone, or hangs, is not worth waiting for.
     if (verdict.kind === 'inconclusive' && verdict.isUnsupported !== true) return;
     if (verdict.kind !== 'diverges' || !counts(verdict, program.commands)) continue;
-    found++;
-    yield program.commands.slice(0, verdict.at + 1);
+    const failing = program.commands.slice(0, verdict.at + 1);
+    const text = order.text(failing);
+    if (found.has(text)) continue;
+    found.add(text);
+    yield failing;
   }
 }

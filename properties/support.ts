@@ -1,14 +1,15 @@
 /** What the property suites share. */
 import fc from 'fast-check';
-import type { Campaign } from '../conformance/findings.ts';
+import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { expectationsOf } from '../conformance/check.ts';
+import type { Campaign } from '../conformance/findings.ts';
 import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
 import { ALL_CAPABILITIES, type Capability, type Target } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { DEFAULT_PROFILE, FULL_MACHINE, profileById, PROFILES } from '../model/core/profile.ts';
 import { headerOf, parseProgram, printProgram, type Program } from '../model/core/program.ts';
-import { Specification } from '../model/core/specification.ts';
+import { Specification, type Rule } from '../model/core/specification.ts';
 import { tokenOf } from '../report/json.ts';
 import { scenarioNames, scenarioText } from '../scenarios/library.ts';
 
@@ -43,6 +44,17 @@ export function* generated(
   const generator = new Generator(specification, { maxCommands, capabilities });
   const random = new SmallFastRandom(seed, 1, 2, 3);
   for (let program = 0; program < programs; program++) yield generator.generate(random);
+}
+
+/** The rules that no program of the default budget comes to. Nothing is run. */
+export function unreached(specification: Specification, rules: readonly Rule[]): readonly string[] {
+  const missing = new Set(rules.map(({ id }) => id));
+  const { runs: programs, maxCommands } = DEFAULT_BUDGET;
+  for (const { trace } of generated(specification, { programs, maxCommands })) {
+    for (const { rule } of trace) missing.delete(rule);
+    if (missing.size === 0) break;
+  }
+  return [...missing];
 }
 
 export const scenarioTexts = () =>

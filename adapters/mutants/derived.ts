@@ -3,6 +3,7 @@
  * in the wrong order, or with the rules of another profile. They show whether the generator reaches every row and
  * whether the oracle notices; they say nothing about whether the rules themselves are true.
  */
+import _ from 'lodash';
 import { CATALOGUE } from '../../model/catalogue.ts';
 import {
   DEFAULT_PROFILE,
@@ -23,24 +24,24 @@ const withRows = (transition: AnyTransition, guards: readonly Guard<Args>[]): re
 const isDecided = (guard: Guard<Args>): boolean =>
   !('unmodelled' in guard) && guard.unreachable?.(FULL_MACHINE) === undefined;
 
+const BY_PREFERENCE = _.sortBy(PROFILES, ({ id }) => id !== DEFAULT_PROFILE);
+
 /** The profile in which a row is to be tried. */
-function profileFor({ only }: AnyTransition, guard: Guard<Args>): Profile {
-  const holds = (profile: Profile): boolean => holdsIn(profile, only) && holdsIn(profile, guard.only);
-  return (
-    PROFILES.find((profile) => profile.id === DEFAULT_PROFILE && holds(profile)) ?? (PROFILES.find(holds) as Profile)
-  );
-}
+const profileFor = ({ only }: AnyTransition, guard: Guard<Args>): Profile =>
+  BY_PREFERENCE.find((profile) => holdsIn(profile, only) && holdsIn(profile, guard.only)) as Profile;
 
 /** Mutants that no program can tell from the specification, and why. */
 const EQUIVALENT: ReadonlyMap<string, string> = new Map([
   ['swap:guest.store/poisoned:read-only', 'a slot of guest memory is never read-only, so both cannot hold'],
 ]);
 
+/** Of rows that are written once for each release, the first that is met is as good as the others. */
 function derivedFrom(transition: AnyTransition): Mutant[] {
-  return PROFILES.flatMap((profile) => {
+  const mutants = BY_PREFERENCE.flatMap((profile) => {
     const guards = transition.guards.filter((guard) => profileFor(transition, guard) === profile);
     return derivedIn(profile, transition, guards);
   });
+  return _.uniqBy(mutants, 'id');
 }
 
 /** Each of the guards left out, and each that may change places with the next row of the profile. */

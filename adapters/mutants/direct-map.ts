@@ -22,7 +22,7 @@ const share = (machine: SimulatorMachine, frame: number, change: 1 | -1): void =
 const posted: readonly Fault[] = [
   {
     id: 'new-folio-shared-without-mark',
-    shortest: 8,
+    shortest: 7,
     fault: 'makes a new count for a page that was shared when it was new, and forgets the shares that it had',
     machine: class extends SimulatorMachine {
       private readonly unmarked = new Set<number>();
@@ -231,7 +231,7 @@ const tables: readonly Fault[] = [
   },
   {
     id: 'dirty-bit-on-read',
-    shortest: 7,
+    shortest: 6,
     fault: 'sets the dirty bit in a walk for a read',
     machine: class extends SimulatorMachine {
       override updateAccessedDirtyBits(
