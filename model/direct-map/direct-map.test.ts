@@ -81,6 +81,11 @@ describe('direct-map-rfc-v2', () => {
       'kernel.load/absent oops',
     ],
     [
+      'a cache lets go of it when its slot is deleted',
+      `${BOTH}${STORE}slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0 hva=0 gmem=none offset=0\n${LOAD}architectural`,
+      'kernel.load/absent oops',
+    ],
+    [
       'a punched page comes back as a new one',
       `${BOTH}${STORE}gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000\ngpc.read gpc=a`,
       'gpc.read/refreshed ok 0x0',

@@ -3,7 +3,7 @@
  * away. A page of a file with NO_DIRECT_MAP leaves the direct map when it gets its folio, or when it is first used.
  * Source: virt/kvm/guest_memfd.c: kvm_gmem_get_folio(), kvm_gmem_punch_hole(), kvm_gmem_get_pfn().
  */
-import { GMEM_FLAG, WORD_BYTES } from '../core/abi.ts';
+import { GMEM_FLAG, PAGE_SHIFT, WORD_BYTES } from '../core/abi.ts';
 import { holdsIn } from '../core/profile.ts';
 import { add, erase, intersects, remove, type Range, type RangeMap } from '../core/ranges.ts';
 import {
@@ -11,10 +11,12 @@ import {
   withEntry,
   withInode,
   withoutEntry,
+  type Cache,
   type Inode,
   type Label,
   type Mapping,
   type PageWords,
+  type Slot,
   type StageTwoTarget,
   type State,
 } from '../core/state.ts';
@@ -118,13 +120,25 @@ export function punch(before: State, label: Label, start: number, end: number): 
  * Caches let go of pages of the range, and of the shares in them: the pages are gone, or are not to be touched any more.
  * Source: RFC v2 "Unmapping guest_memfd from Direct Map", patch 9: gfn_to_pfn_cache_invalidate_gfns_start().
  */
-export function forgetPages(state: State, inode: Label, start: number, end: number): State {
+export const forgetPages = (state: State, inode: Label, start: number, end: number): State =>
+  lettingGo(state, ({ page }) => page?.inode === inode && start <= page.page && page.page < end);
+
+/**
+ * Caches let go of what they have put back into the direct map through a slot that is deleted. RFC v2 forgets that: without
+ * the slot nobody tells them when their page is freed.
+ */
+export function forgetSlot(state: State, vm: Label, { baseGfn, pages }: Slot): State {
+  if (holdsIn(state.config.profile, { feature: 'direct-map-one-cache' })) return state;
+  return lettingGo(state, (cache) => {
+    const gfn = cache.gpa === undefined ? -1 : Number(cache.gpa >> PAGE_SHIFT);
+    return cache.vm === vm && cache.page?.reinserted === true && baseGfn <= gfn && gfn < baseGfn + pages;
+  });
+}
+
+function lettingGo(state: State, isLetGo: (cache: Cache) => boolean): State {
   let { caches } = state;
-  for (const [label, cache] of state.caches) {
-    const { page } = cache;
-    if (page?.inode === inode && start <= page.page && page.page < end)
-      caches = withEntry(caches, label, { ...cache, page: undefined });
-  }
+  for (const [label, cache] of state.caches)
+    if (isLetGo(cache)) caches = withEntry(caches, label, { ...cache, page: undefined });
   return caches === state.caches ? state : { ...state, caches };
 }
 

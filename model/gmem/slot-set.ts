@@ -17,6 +17,7 @@ import { ARENA, known, NO_FD, OTHER, openAs, withoutEntry, withEntry, withVm } f
 import type { Address, Label, Slot, State, Vm } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePages } from './choose.ts';
+import { forgetSlot } from './content.ts';
 import { bindingsOf } from './lifecycle.ts';
 import { bytesOfSlot, hasRoomFor, hasRoomForSlots, UP_TO_THE_MACHINE } from './memory-budget.ts';
 import { addressSpacesOf, overlapsSlot, vmOf } from './slots.ts';
@@ -405,13 +406,11 @@ function uninstall(args: SlotSet, state: State): Accepted {
   const vm = vmOf(state, args.vm);
   const id = slotId(args);
   const old = vm.slots.get(id);
-  const stageTwo = old === undefined ? vm.stageTwo : erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages);
-  return {
-    state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
-      slots: withoutEntry(vm.slots, id),
-      stageTwo,
-    }),
-  };
+  if (old === undefined) return { state };
+  const label = openAs(state, args.vm, 'vm') ?? args.vm;
+  const slots = withoutEntry(vm.slots, id);
+  const stageTwo = erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages);
+  return { state: forgetSlot(withVm(state, label, { slots, stageTwo }), label, old) };
 }
 
 /** A part of a file of this VM that no slot uses, or undefined. */
