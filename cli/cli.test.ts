@@ -456,8 +456,11 @@ describe('scenarios', () => {
   test.concurrent('run by name, a line each, and come to a report that the schema describes', async () => {
     await inFolder(async (folder) => {
       const file = join(folder, 'report.json');
-      const { status, stdout } = await gmem(['scenario', 'bound-twice-*', 'zeroed-once', '--json', file]);
+      const junit = join(folder, 'report.xml');
+      const formats = ['--json', file, '--junit', junit];
+      const { status, stdout } = await gmem(['scenario', 'bound-twice-*', 'zeroed-once', ...formats]);
       expect(status).toBe(0);
+      expect(readFileSync(junit, 'utf8')).toContain('<testsuite name="scenarios" tests="3" failures="0" errors="0"');
       expect(stdout).toMatch(/^conforms {6}bound-twice-eexist +A file page .*\nconforms {6}bound-twice-einval /m);
       expect(stdout).toMatch(/^verdict {5}conforms\nscenarios {3}conforms 3$/m);
       const schema = JSON.parse(readFileSync(join(ROOT, 'docs/scenarios.schema.json'), 'utf8')) as object;

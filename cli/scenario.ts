@@ -15,6 +15,7 @@ import {
   type Scenario,
 } from '../conformance/scenario.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { TEST_FORMATS } from '../report/formats.ts';
 import { VERSION } from '../report/installation.ts';
 import { failureReport } from '../report/json.ts';
 import {
@@ -22,15 +23,23 @@ import {
   printScenarioList,
   printScenarios,
   SCENARIOS_SCHEMA,
+  testsOfScenarios,
   worstOf,
   type ScenarioResult,
   type ScenariosReport,
 } from '../report/scenario.ts';
-import { describe } from '../report/terminal.ts';
+import { describe, type FailureContext } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
 import { scenarioFile, scenarioNames } from '../scenarios/library.ts';
 import { divergencesOption, loadDivergences, noDivergencesOption, type DivergenceOptions } from './divergences.ts';
 import { fileTrouble, UsageError } from './errors.ts';
+import {
+  addFormatOptions,
+  assertFormatsWritable,
+  tellBesideFormats,
+  writeTests,
+  type FormatOptions,
+} from './formats.ts';
 import { helpWith } from './help.ts';
 import {
   appendOption,
@@ -44,50 +53,52 @@ import {
   type Subject,
   type SubjectOptions,
 } from './options.ts';
-import { assertWritable, COLORS, jsonText, say, tellBeside, TERMINAL_WIDTH, writeResult } from './output.ts';
+import { COLORS, jsonText, say, TERMINAL_WIDTH, writeResult } from './output.ts';
 import { findingOn } from './save.ts';
 
-interface ScenarioOptions extends SubjectOptions, DivergenceOptions {
+interface ScenarioOptions extends SubjectOptions, DivergenceOptions, FormatOptions {
   readonly list?: true;
   readonly timeLimit: number;
-  readonly json?: string;
 }
 
+/** All but the page, which is drawn from the rules of one profile. */
+const SCENARIO_FORMATS = [
+  { name: 'json', summary: 'write the results there as well, as JSON (docs/scenarios.schema.json describes them)' },
+  ...TEST_FORMATS,
+] as const;
+
 export const addScenario = (program: Command): Command =>
-  program
-    .command('scenario')
-    .summary('run named programs on a target')
-    .description(
-      'Runs named programs, each of which shows one point, on a target. Those that come with the kit are known by name; ' +
-        'any other is a file with a header (scenarios/README.md). Without a name, all that come with the kit are run.',
-    )
-    .argument('[names...]', 'names, in which * stands for any text, and files')
-    .option('--list', 'list them, and run nothing')
-    .addOption(targetOption(DEFAULT_TARGET))
-    .addOption(
-      new Option(
-        '--profile <name>',
-        'hold every scenario against these rules (default: its own, and skip it where the target keeps others)',
-      ),
-    )
-    .addOption(kernelOption())
-    .addOption(modulesOption())
-    .addOption(appendOption())
-    .addOption(timeLimitOption())
-    .addOption(divergencesOption())
-    .addOption(noDivergencesOption())
-    .addOption(
-      new Option(
-        '--json <file>',
-        'write the results there as well (docs/scenarios.schema.json describes them); - for standard output',
-      ).conflicts('list'),
-    )
+  addFormatOptions(
+    program
+      .command('scenario')
+      .summary('run named programs on a target')
+      .description(
+        'Runs named programs, each of which shows one point, on a target. Those that come with the kit are known by name; ' +
+          'any other is a file with a header (scenarios/README.md). Without a name, all that come with the kit are run.',
+      )
+      .argument('[names...]', 'names, in which * stands for any text, and files')
+      .addOption(new Option('--list', 'list them, and run nothing').conflicts(_.map(SCENARIO_FORMATS, 'name')))
+      .addOption(targetOption(DEFAULT_TARGET))
+      .addOption(
+        new Option(
+          '--profile <name>',
+          'hold every scenario against these rules (default: its own, and skip it where the target keeps others)',
+        ),
+      )
+      .addOption(kernelOption())
+      .addOption(modulesOption())
+      .addOption(appendOption())
+      .addOption(timeLimitOption())
+      .addOption(divergencesOption())
+      .addOption(noDivergencesOption()),
+    SCENARIO_FORMATS,
+  )
     .addHelpText(
       'after',
       helpWith(['scenario --list', "scenario 'order-*' --target kvm", 'scenario found.gmem --target mutant:ID']),
     )
     .action(async (names: readonly string[], options: ScenarioOptions) => {
-      assertWritable(options.json);
+      assertFormatsWritable(options);
       const scenarios = chosen(names);
       if (options.list === true) say(printScenarioList(scenarios, TERMINAL_WIDTH));
       else process.exitCode = await withSubject(options, (subject) => runAll(scenarios, subject, options));
@@ -149,13 +160,15 @@ function likeness(one: string, other: string): number {
 }
 
 async function runAll(scenarios: readonly Scenario[], { target }: Subject, options: ScenarioOptions): Promise<number> {
-  const tell = tellBeside(options.json);
+  const tell = tellBesideFormats(options);
   const judged = judging(target, options);
   tell(`${field('target', describe(target))}\n${field('model', modelHash())}\n`);
   const width = Math.max(...scenarios.map(({ name }) => name.length));
   const results: ScenarioResult[] = [];
   for (const scenario of scenarios) {
-    const result = await runOne(scenario, judged(options.profile ?? scenario.header.profile), options);
+    const start = performance.now();
+    const came = await runOne(scenario, judged(options.profile ?? scenario.header.profile), options);
+    const result = { ...came, durationMs: Math.round(performance.now() - start) };
     tell(printScenarioLine(result, width, COLORS));
     results.push(result);
   }
@@ -168,8 +181,10 @@ async function runAll(scenarios: readonly Scenario[], { target }: Subject, optio
     verdict: worstOf(results),
     scenarios: results,
   };
+  const contextOf = (profile: string): FailureContext => findingOn(judged(profile));
   writeResult(options.json, jsonText(report));
-  tell(`\n${printScenarios(report, (profile) => findingOn(judged(profile)), COLORS)}`);
+  writeTests(options, testsOfScenarios(report, contextOf));
+  tell(`\n${printScenarios(report, contextOf, COLORS)}`);
   return EXIT_STATUS[report.verdict];
 }
 
@@ -195,7 +210,11 @@ function judging(target: Target, options: ScenarioOptions): (profile: string) =>
   });
 }
 
-async function runOne(scenario: Scenario, judged: Judging, options: ScenarioOptions): Promise<ScenarioResult> {
+async function runOne(
+  scenario: Scenario,
+  judged: Judging,
+  options: ScenarioOptions,
+): Promise<Omit<ScenarioResult, 'durationMs'>> {
   const { header, program, name } = scenario;
   const told = { name, title: header.title, profile: judged.specification.config.profile.id };
   const unfit = otherRules(scenario, judged.target, options) ?? misfit(scenario, judged);

@@ -2,12 +2,13 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import _ from 'lodash';
-import { suitesOf, summaryOf, type Case, type CaseStatus } from '../report/cases.ts';
+import { testsOf, type Case, type CaseStatus } from '../report/cases.ts';
 import { printGithub } from '../report/github.ts';
 import { Report } from '../report/json.ts';
 import { printJunit } from '../report/junit.ts';
 import { printKtap } from '../report/ktap.ts';
 import { printMarkdown } from '../report/markdown.ts';
+import { SCENARIOS_SCHEMA, testsOfScenarios, type ScenariosReport } from '../report/scenario.ts';
 import { oneLine, printable } from '../report/text.ts';
 import { junitErrors, readGithub, readJunit, readKtap, readMarkdown } from './format-readers.ts';
 import { SAMPLE } from './sample-report.ts';
@@ -46,7 +47,7 @@ const reports = fc
   .array(hostile, { minLength: TEXTS.length, maxLength: TEXTS.length })
   .map((texts) => replaced(SAMPLE, new Map(_.zip(TEXTS, texts) as [string, string][])));
 
-const casesOf = (report: Report): readonly Case[] => suitesOf(report).flatMap(({ cases }) => cases);
+const casesOf = (report: Report): readonly Case[] => testsOf(report).suites.flatMap(({ cases }) => cases);
 const countOf = (cases: readonly Case[], ...statuses: readonly CaseStatus[]): number =>
   cases.filter(({ status }) => statuses.includes(status)).length;
 
@@ -57,10 +58,10 @@ test('the sample is a report, and has cases of every status', () => {
 
 describe('JUnit', () => {
   test('is valid', async () => {
-    expect(await junitErrors([printJunit(SAMPLE)])).toEqual([]);
-    expect(await junitErrors([printJunit(SAMPLE).replace(' tests=', ' count=')])).not.toEqual([]);
+    expect(await junitErrors([printJunit(testsOf(SAMPLE))])).toEqual([]);
+    expect(await junitErrors([printJunit(testsOf(SAMPLE)).replace(' tests=', ' count=')])).not.toEqual([]);
     const property = fc.asyncProperty(fc.array(reports, { minLength: 1, maxLength: 20 }), async (many) => {
-      expect(await junitErrors(many.map(printJunit))).toEqual([]);
+      expect(await junitErrors(many.map((report) => printJunit(testsOf(report))))).toEqual([]);
     });
     // To shrink takes minutes here; the next test shrinks most of what can be wrong.
     await fc.assert(property, { numRuns: 5, endOnFailure: true });
@@ -70,8 +71,8 @@ describe('JUnit', () => {
 
   test('says of every case what came of it, and counts them', () => {
     const property = fc.property(reports, (report) => {
-      const read = readJunit(printJunit(report));
-      const written = suitesOf(report);
+      const read = readJunit(printJunit(testsOf(report)));
+      const written = testsOf(report).suites;
       expect(read.map(({ name }) => name)).toEqual(written.map(({ name }) => oneLine(name)));
       read.forEach((suite, index) => {
         const { cases } = written[index] ?? { cases: [] };
@@ -107,8 +108,8 @@ describe('KTAP', () => {
 
   test('is read by its rules, and says of every case what came of it', () => {
     const property = fc.property(reports, (report) => {
-      const read = readKtap(printKtap(report));
-      const written = suitesOf(report);
+      const read = readKtap(printKtap(testsOf(report)));
+      const written = testsOf(report).suites;
       expect(read.map(({ name }) => name)).toEqual(written.map(({ name }) => withoutHash(name)));
       expect(read.map(({ subtests }) => subtests.map(({ name, result, message }) => [name, result, message]))).toEqual(
         written.map(({ cases }) =>
@@ -123,14 +124,14 @@ describe('KTAP', () => {
   });
 
   test('ends with the totals, as kselftest does', () => {
-    expect(printKtap(SAMPLE)).toMatch(/\n# Totals: pass:4 fail:5 xfail:2 xpass:0 skip:6 error:2\n$/);
+    expect(printKtap(testsOf(SAMPLE))).toMatch(/\n# Totals: pass:4 fail:5 xfail:2 xpass:0 skip:6 error:2\n$/);
   });
 });
 
 describe('annotations of GitHub', () => {
   test('are one for each case that failed, and one that sums up', () => {
     const property = fc.property(reports, (report) => {
-      const read = readGithub(printGithub(report));
+      const read = readGithub(printGithub(testsOf(report)));
       const wrong = casesOf(report).filter(({ status }) => status === 'failed' || status === 'error');
       expect(read.filter(({ level }) => level === 'error')).toEqual(
         wrong.map(({ name, summary, detail }) => ({
@@ -141,13 +142,13 @@ describe('annotations of GitHub', () => {
       );
       const [last, ...others] = read.filter(({ level }) => level === 'notice');
       expect(others).toEqual([]);
-      for (const [, value] of summaryOf(report)) expect(last?.message).toContain(printable(value));
+      for (const [, value] of testsOf(report).summary) expect(last?.message).toContain(printable(value));
     });
     fc.assert(property);
   });
 
   test('warn of known divergences that nobody has explained', () => {
-    expect(readGithub(printGithub(SAMPLE)).filter(({ level }) => level === 'warning')).toEqual([
+    expect(readGithub(printGithub(testsOf(SAMPLE))).filter(({ level }) => level === 'warning')).toEqual([
       { level: 'warning', title: 'gmem-conformance: other', message: 'nobody has explained it\nobserved ok' },
     ]);
   });
@@ -156,12 +157,12 @@ describe('annotations of GitHub', () => {
 describe('Markdown', () => {
   test('is headings, tables and blocks, and no text of a report is more than text', () => {
     const property = fc.property(reports, (report) => {
-      const { headings, tables, blocks } = readMarkdown(printMarkdown(report));
-      const suites = suitesOf(report);
+      const { headings, tables, blocks } = readMarkdown(printMarkdown(testsOf(report)));
+      const suites = testsOf(report).suites;
       const failed = casesOf(report).filter(({ status }) => status === 'failed');
       expect(blocks).toEqual(failed.map(({ detail }) => `${printable(detail)}\n`));
       expect(headings.slice(1, 1 + failed.length)).toEqual(failed.map(({ name }) => `Failed: ${oneLine(name)}`.trim()));
-      expect(tables[0]).toEqual(summaryOf(report).map((cells) => cells.map(oneLine)));
+      expect(tables[0]).toEqual(testsOf(report).summary.map((cells) => cells.map(oneLine)));
       expect(tables.slice(1, 1 + suites.length)).toEqual(
         suites.map(({ cases }) => cases.map(({ name, status, summary }) => [oneLine(name), status, oneLine(summary)])),
       );
@@ -169,4 +170,36 @@ describe('Markdown', () => {
     });
     fc.assert(property);
   });
+});
+
+test('scenarios are tests in each format as well', async () => {
+  const [failure] = SAMPLE.failures;
+  const verdicts = ['conforms', 'diverges', 'known', 'inconclusive', 'skipped'] as const;
+  const report: ScenariosReport = {
+    schema: SCENARIOS_SCHEMA,
+    ..._.pick(SAMPLE, 'version', 'modelHash', 'target'),
+    verdict: 'diverges',
+    scenarios: verdicts.map((verdict) => ({
+      name: `one-that-${verdict}`,
+      title: 'SKIP is no word for a title.',
+      profile: 'linux-7.3',
+      verdict,
+      durationMs: 7,
+      ...(verdict === 'diverges' ? { failure } : {}),
+      ...(verdict === 'conforms' ? {} : { reason: `why it ${verdict}` }),
+    })),
+  };
+  const tests = testsOfScenarios(report, () => SAMPLE);
+  expect(await junitErrors([printJunit(tests)])).toEqual([]);
+  const names = verdicts.map((verdict) => `one-that-${verdict}`);
+  expect(readJunit(printJunit(tests))[0]?.cases.map(({ name, result }) => [name, result])).toEqual(
+    _.zip(names, ['passed', 'failure', 'skipped', 'error', 'skipped']),
+  );
+  expect(readKtap(printKtap(tests))[0]?.subtests.map(({ name, result }) => [name, result])).toEqual(
+    _.zip(names, ['ok', 'not ok', 'ok XFAIL', 'not ok ERROR', 'ok SKIP']),
+  );
+  expect(readGithub(printGithub(tests)).map(({ level }) => level)).toEqual(['error', 'error', 'notice']);
+  const { headings, blocks } = readMarkdown(printMarkdown(tests));
+  expect(headings).toEqual(['gmem-conformance: diverges', 'Failed: one-that-diverges', 'Scenarios']);
+  expect(blocks[0]).toContain(`replay ${failure?.token ?? ''}`);
 });

@@ -1,10 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
 import { SAMPLE } from '../properties/sample-report.ts';
-import { suitesOf, summaryOf, type Case } from './cases.ts';
+import { testsOf, type Case } from './cases.ts';
 import type { Report, RunReport } from './json.ts';
 
 const casesOf = (suite: string, report: Report = SAMPLE): readonly Case[] =>
-  suitesOf(report).find(({ name }) => name === suite)?.cases ?? [];
+  testsOf(report).suites.find(({ name }) => name === suite)?.cases ?? [];
 const caseOf = (suite: string, name: string, report?: Report): Case | undefined =>
   casesOf(suite, report).find((each) => each.name === name);
 
@@ -100,7 +100,7 @@ describe('the cases of a report', () => {
     expect(casesOf('capabilities')).toEqual([
       { name: 'memory-failure', status: 'skipped', summary: 'nobody can break memory here', detail: '' },
     ]);
-    expect(suitesOf({ ...SAMPLE, skipped: [] }).map(({ name }) => name)).not.toContain('capabilities');
+    expect(testsOf({ ...SAMPLE, skipped: [] }).suites.map(({ name }) => name)).not.toContain('capabilities');
   });
 
   test('hold every failure: several in one case, and one of a rule or invariant that is not listed in its own', () => {
@@ -121,7 +121,7 @@ describe('the cases of a report', () => {
 });
 
 test('the summary says what was tested, and what came of all runs', () => {
-  expect(Object.fromEntries(summaryOf(SAMPLE))).toEqual({
+  expect(Object.fromEntries(testsOf(SAMPLE).summary)).toEqual({
     verdict: 'diverges',
     target: 'process:./mine --fast: a program that somebody wrote',
     kernel: '7.3.4, kvm_amd',

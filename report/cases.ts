@@ -7,6 +7,7 @@
  */
 import _ from 'lodash';
 import { match } from 'ts-pattern';
+import { isUnexplained } from '../conformance/divergences.ts';
 import { PLAIN } from './colors.ts';
 import type { FailureReport, InvariantReport, KnownReport, Report, RuleReport, RunReport } from './json.ts';
 import { missingRuns, printRun } from './runs.ts';
@@ -32,7 +33,56 @@ export interface Suite {
   readonly cases: readonly Case[];
 }
 
-export const suitesOf = (report: Report): readonly Suite[] =>
+/** What the formats that count tests are written from. */
+export interface Tests {
+  readonly verdict: Report['verdict'];
+  /** What was tested, and against what: readers that put tests into packages have one for each. */
+  readonly subject: string;
+  readonly summary: readonly Row[];
+  readonly suites: readonly Suite[];
+  readonly durationMs: number;
+  /** Known divergences that nobody has explained, with what is observed. */
+  readonly unexplained: readonly Row[];
+  /** What is worth a table, and no test. */
+  readonly appendices: readonly Appendix[];
+}
+
+interface Appendix {
+  readonly title: string;
+  readonly text?: string;
+  readonly heading: readonly [string, string];
+  readonly rows: readonly Row[];
+}
+
+export const testsOf = (report: Report): Tests => ({
+  verdict: report.verdict,
+  subject: `${report.target} ${report.profile}`,
+  summary: summaryOf(report),
+  suites: suitesOf(report),
+  durationMs: countsOf(report).durationMs,
+  unexplained: report.knownDivergences.filter(isUnexplained).map(({ id, observed }): Row => [id, observed]),
+  appendices: [notReached(report), unmodelled(report)].filter(({ rows }) => rows.length > 0),
+});
+
+const notReached = ({ rules }: Report): Appendix => ({
+  title: 'Rules not reached',
+  heading: ['rule', 'when'],
+  rows: rules
+    .filter(({ hits, outOfReach }) => hits === 0 && outOfReach === undefined)
+    .map(({ id, when }): Row => [id, when]),
+});
+
+const unmodelled = ({ unmodelled: silent }: Report): Appendix => ({
+  title: 'Unmodelled',
+  text: 'Programs that were checked up to where the specification takes no position.',
+  heading: ['rule', 'programs'],
+  rows: _.orderBy(silent, ['programs', 'rule'], ['desc', 'asc']).map(({ rule, programs }): Row => [
+    rule,
+    `${programs}`,
+  ]),
+});
+
+const suitesOf = (report: Report): readonly Suite[] =>
   [
     { name: 'runs', cases: runCases(report) },
     ...commandSuites(report),
@@ -42,7 +92,7 @@ export const suitesOf = (report: Report): readonly Suite[] =>
   ].filter(({ cases }) => cases.length > 0);
 
 /** What was tested and against what, and what came of it as a whole. */
-export function summaryOf(report: Report): readonly Row[] {
+function summaryOf(report: Report): readonly Row[] {
   const { verdict, version, modelHash, target, about, kernel, profile } = report;
   const { programs, commands, exercised, rules, held, invariants } = countsOf(report);
   return [

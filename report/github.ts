@@ -3,26 +3,21 @@
  * nothing, a warning for each known divergence that nobody has explained, and one notice that sums up. They name no file: a
  * report speaks of programs and of kernel sources, and neither need be in the repository of the workflow.
  */
-import { isUnexplained } from '../conformance/divergences.ts';
-import { suitesOf, summaryOf } from './cases.ts';
-import type { Report } from './json.ts';
+import type { Tests } from './cases.ts';
 import { field, oneLine, printable } from './text.ts';
 
-export function printGithub(report: Report): string {
-  const cases = suitesOf(report).flatMap((suite) => suite.cases);
+export function printGithub({ verdict, summary: subject, suites, unexplained }: Tests): string {
+  const cases = suites.flatMap((suite) => suite.cases);
   const wrong = cases.filter(({ status }) => status === 'failed' || status === 'error');
-  const unexplained = report.knownDivergences.filter(isUnexplained);
   const lines = [
     ...wrong.map(({ name, summary, detail }) =>
       command('error', name, detail === '' ? [summary] : [summary, '', detail]),
     ),
-    ...unexplained.map(({ id, observed }) =>
-      command('warning', id, ['nobody has explained it', `observed ${observed}`]),
-    ),
+    ...unexplained.map(([id, observed]) => command('warning', id, ['nobody has explained it', `observed ${observed}`])),
     command(
       'notice',
-      report.verdict,
-      summaryOf(report).map(([name, value]) => field(name, value)),
+      verdict,
+      subject.map(([name, value]) => field(name, value)),
     ),
   ];
   return `${lines.join('\n')}\n`;

@@ -5,9 +5,7 @@
 import _ from 'lodash';
 import XMLBuilder from 'fast-xml-builder';
 import { match } from 'ts-pattern';
-import { suitesOf, summaryOf, type Case, type Suite } from './cases.ts';
-import type { Report } from './json.ts';
-import { countsOf } from './terminal.ts';
+import type { Case, Suite, Tests } from './cases.ts';
 import { oneLine, printable } from './text.ts';
 
 const BUILDER = new XMLBuilder({
@@ -20,32 +18,33 @@ const BUILDER = new XMLBuilder({
   tagValueProcessor: (_name, value) => printable(value as string),
 });
 
-export function printJunit(report: Report): string {
-  const suites = suitesOf(report);
-  return BUILDER.build({
+export const printJunit = (tests: Tests): string =>
+  BUILDER.build({
     '?xml': { '@_version': '1.0', '@_encoding': 'UTF-8' },
     testsuites: {
       '@_name': 'gmem-conformance',
-      ...tally(suites.flatMap(({ cases }) => cases)),
-      '@_time': seconds(countsOf(report).durationMs),
-      testsuite: suites.map((suite) => testsuite(suite, report)),
+      ...tally(tests.suites.flatMap(({ cases }) => cases)),
+      ...time(tests),
+      testsuite: tests.suites.map((suite) => testsuite(suite, tests)),
     },
   });
-}
 
-const testsuite = ({ name, cases }: Suite, report: Report): object => ({
+const testsuite = ({ name, cases }: Suite, { subject, summary }: Tests): object => ({
   '@_name': name,
   ...tally(cases),
   '@_skipped': cases.filter(({ status }) => status === 'skipped' || status === 'known').length,
-  properties: { property: summaryOf(report).map(([key, value]) => ({ '@_name': key, '@_value': value })) },
+  properties: { property: summary.map(([key, value]) => ({ '@_name': key, '@_value': value })) },
   testcase: cases.map((each) => ({
     '@_name': each.name,
     // What stands before the last dot is shown as a package, and tells the jobs of a matrix apart.
-    '@_classname': `${report.target} ${report.profile}.${name}`,
-    ...(each.durationMs === undefined ? {} : { '@_time': seconds(each.durationMs) }),
+    '@_classname': `${subject}.${name}`,
+    ...time(each),
     ...outcome(each),
   })),
 });
+
+const time = ({ durationMs }: { readonly durationMs?: number }): object =>
+  durationMs === undefined ? {} : { '@_time': (durationMs / 1000).toFixed(3) };
 
 const tally = (cases: readonly Case[]): object => {
   const { failed = 0, error = 0 } = _.countBy(cases, 'status');
@@ -62,5 +61,3 @@ const outcome = ({ status, summary, detail }: Case): object =>
     .exhaustive();
 
 const output = (text: string): object => (text === '' ? {} : { 'system-out': text });
-
-const seconds = (durationMs: number): string => (durationMs / 1000).toFixed(3);

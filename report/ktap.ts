@@ -4,16 +4,14 @@
  */
 import _ from 'lodash';
 import { match } from 'ts-pattern';
-import { suitesOf, summaryOf, type Case } from './cases.ts';
-import type { Report } from './json.ts';
+import type { Case, Tests } from './cases.ts';
 import { field, oneLine, printable } from './text.ts';
 
-export function printKtap(report: Report): string {
-  const suites = suitesOf(report);
+export function printKtap({ suites, summary }: Tests): string {
   const lines = [
     'KTAP version 1',
     `1..${suites.length}`,
-    ...diagnostics(summaryOf(report).map(([name, value]) => field(name, value))),
+    ...diagnostics(summary.map(([name, value]) => field(name, value))),
     ...suites.flatMap(({ name, cases }, index) => [
       ...subtests(cases).map((line) => `  ${line}`),
       `${worst(cases)} ${index + 1} ${resultText(name)}${cases.every(isSkipped) ? ' # SKIP' : ''}`,

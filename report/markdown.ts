@@ -1,19 +1,20 @@
 /** The report as a page of Markdown: for the summary of a workflow, and for mails. */
 import _ from 'lodash';
-import { suitesOf, summaryOf, type Case, type CaseStatus, type Suite } from './cases.ts';
-import type { Report } from './json.ts';
+import type { Case, CaseStatus, Suite, Tests } from './cases.ts';
 import { fenced, plain, table } from './markdown-text.ts';
 
-export const printMarkdown = (report: Report): string => {
-  const suites = suitesOf(report);
+export const printMarkdown = ({ verdict, summary, suites, appendices }: Tests): string => {
   const failed = suites.flatMap(({ cases }) => cases).filter(({ status }) => status === 'failed');
   return `${[
-    `# gmem-conformance: ${report.verdict}`,
-    textTable(['', ''], summaryOf(report)),
+    `# gmem-conformance: ${verdict}`,
+    textTable(['', ''], summary),
     ...failed.flatMap(({ name, detail }) => [`## Failed: ${plain(name)}`, fenced(detail)]),
     ...suites.flatMap(section),
-    ...notReached(report),
-    ...unmodelled(report),
+    ...appendices.flatMap(({ title, text, heading, rows }) => [
+      `## ${title}`,
+      ...(text === undefined ? [] : [text]),
+      textTable(heading, rows),
+    ]),
   ].join('\n\n')}\n`;
 };
 
@@ -35,29 +36,3 @@ const caseRow = ({ name, status, summary }: Case): readonly string[] => [
   LOUD.has(status) ? `**${status}**` : status,
   plain(summary),
 ];
-
-function notReached({ rules }: Report): readonly string[] {
-  const missing = rules.filter(({ hits, outOfReach }) => hits === 0 && outOfReach === undefined);
-  return missing.length === 0
-    ? []
-    : [
-        '## Rules not reached',
-        textTable(
-          ['rule', 'when'],
-          missing.map(({ id, when }) => [id, when]),
-        ),
-      ];
-}
-
-function unmodelled({ unmodelled: silent }: Report): readonly string[] {
-  return silent.length === 0
-    ? []
-    : [
-        '## Unmodelled',
-        'Programs that were checked up to where the specification takes no position.',
-        textTable(
-          ['rule', 'programs'],
-          _.orderBy(silent, ['programs', 'rule'], ['desc', 'asc']).map(({ rule, programs }) => [rule, `${programs}`]),
-        ),
-      ];
-}

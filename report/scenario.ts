@@ -4,10 +4,11 @@ import _ from 'lodash';
 import { match } from 'ts-pattern';
 import { z } from 'zod';
 import { onOneLine, SCENARIO_SUFFIX, type Scenario, type ScenarioHeader } from '../conformance/scenario.ts';
-import type { Colors } from './colors.ts';
+import type { Case, CaseStatus, Tests } from './cases.ts';
+import { PLAIN, type Colors } from './colors.ts';
 import { FailureReport } from './json.ts';
 import { printTable } from './tables.ts';
-import { printFailure, type FailureContext } from './terminal.ts';
+import { describe, printFailure, type FailureContext } from './terminal.ts';
 import { field } from './text.ts';
 
 /** Where a failing program was met. */
@@ -69,6 +70,7 @@ const ScenarioResult = z.strictObject({
     .describe('`known`: diverges as an entry about known divergences says, and does not make the whole diverge'),
   reason: z.string().optional().describe('Why it is known, inconclusive or skipped'),
   note: z.string().optional().describe('Whether what the file says was observed is what happened'),
+  durationMs: z.int().nonnegative(),
   failure: FailureReport.optional(),
 });
 
@@ -103,35 +105,82 @@ export function worstOf(results: readonly ScenarioResult[]): ScenariosReport['ve
 const VERDICT_WIDTH = 'inconclusive'.length;
 
 /** One line; `width` is that of the longest name. */
-export function printScenarioLine(
-  { name, title, verdict, reason, note, failure }: ScenarioResult,
-  width: number,
-  colors: Colors,
-): string {
+export function printScenarioLine(result: ScenarioResult, width: number, colors: Colors): string {
+  const { name, verdict } = result;
   const paint = match(verdict)
     .with('conforms', () => colors.green)
     .with('diverges', () => colors.red)
     .with('known', 'inconclusive', () => colors.yellow)
     .with('skipped', () => colors.dim)
     .exhaustive();
-  const broken = failure && `${failure.invariant ?? failure.rule}: observed ${onOneLine(failure.observed)}`;
-  const text = [broken, reason, note].filter((part) => part !== undefined).join('; ');
-  return `${paint(verdict.padEnd(VERDICT_WIDTH))}  ${name.padEnd(width)}  ${text === '' ? title : text}`;
+  return `${paint(verdict.padEnd(VERDICT_WIDTH))}  ${name.padEnd(width)}  ${saidOf(result)}`;
 }
 
+/** What became of it in a few words; what it shows, where that is what it showed. */
+function saidOf({ title, reason, note, failure }: ScenarioResult): string {
+  const broken = failure && `${failure.invariant ?? failure.rule}: observed ${onOneLine(failure.observed)}`;
+  return _.compact([broken, reason, note]).join('; ') || title;
+}
+
+/** The sentences that a failure under the rules of a profile may contradict. */
+type ContextOf = (profile: string) => FailureContext;
+
 /** What stands below the lines: the failures in full, and how many there were of each kind. */
-export function printScenarios(
-  { verdict, scenarios }: ScenariosReport,
-  contextOf: (profile: string) => FailureContext,
-  colors: Colors,
-): string {
+export function printScenarios({ verdict, scenarios }: ScenariosReport, contextOf: ContextOf, colors: Colors): string {
   const failures = scenarios.flatMap(({ name, profile, failure }) =>
     failure === undefined ? [] : [`${colors.bold(name)}\n\n${printFailure(failure, contextOf(profile), colors)}\n`],
   );
-  const counts = _.countBy(scenarios, 'verdict');
-  const told = Object.entries(counts).map(([kind, count]) => `${kind} ${count}`);
-  return [...failures, field('verdict', verdict), field('scenarios', told.join(', '))].join('\n');
+  return [...failures, field('verdict', verdict), field('scenarios', countsOf(scenarios))].join('\n');
 }
+
+const STATUSES = {
+  conforms: 'passed',
+  diverges: 'failed',
+  known: 'known',
+  inconclusive: 'error',
+  skipped: 'skipped',
+} as const satisfies Record<ScenarioResult['verdict'], CaseStatus>;
+
+/** The scenarios as tests, for the formats that count tests. */
+export function testsOfScenarios(report: ScenariosReport, contextOf: ContextOf): Tests {
+  const { verdict, target, about, modelHash, version, scenarios } = report;
+  const caseOf = (result: ScenarioResult): Case => {
+    const { name, title, profile, durationMs, failure } = result;
+    return {
+      name,
+      status: STATUSES[result.verdict],
+      durationMs,
+      // In KTAP a summary that began with a directive would be one, and a title may begin with anything.
+      summary: result.verdict === 'conforms' ? `conforms: ${saidOf(result)}` : saidOf(result),
+      detail: [
+        title,
+        field('profile', profile),
+        ...(failure === undefined ? [] : ['', printFailure(failure, contextOf(profile), PLAIN)]),
+      ].join('\n'),
+    };
+  };
+  return {
+    verdict,
+    subject: target,
+    summary: [
+      ['verdict', verdict],
+      ['target', describe({ name: target, about })],
+      ['model', modelHash],
+      ['version', version],
+      ['scenarios', countsOf(scenarios)],
+    ],
+    suites: [{ name: 'scenarios', cases: scenarios.map(caseOf) }],
+    durationMs: _.sumBy(scenarios, 'durationMs'),
+    unexplained: [],
+    appendices: [],
+  };
+}
+
+/** `conforms 3, skipped 1` */
+const countsOf = (scenarios: readonly ScenarioResult[]): string =>
+  Object.entries(_.countBy(scenarios, 'verdict'))
+    .map(([kind, count]) => `${kind} ${count}`)
+    .join(', ');
 
 /** Names, titles, profiles and requirements as a table that fits the width where it can. */
 export function printScenarioList(scenarios: readonly Scenario[], width: number): string {
