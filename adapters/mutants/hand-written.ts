@@ -17,6 +17,7 @@ import type { GmemFile, Inode, Kvm, MemSlot, Vcpu, VcpuFile, Vma } from '../simu
 import type { MemoryRegion } from '../simulator/slots.ts';
 import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Mutant } from './mutant.ts';
+import { REVOCATION_FAULTS } from './revocation.ts';
 
 type MachineClass = new (config: Config) => SimulatorMachine;
 
@@ -594,4 +595,5 @@ export const HAND_WRITTEN = handWritten([
   ...faults,
   ...lifecycle,
   ...DIRECT_MAP_FAULTS,
+  ...REVOCATION_FAULTS,
 ]);
