@@ -522,6 +522,40 @@ describe('an invariant', () => {
   });
 });
 
+describe('facts of a stranger', () => {
+  const each = _.range(200);
+  const all = { gfn: 0, page: 0, frame: 100, count: each.length };
+  const stale = invariantOf('memory/no-stale-mapping');
+
+  it('are not searched anew for every page of every entry, and may come in any order', () => {
+    let looks = 0;
+    const resident = each.toReversed().map((page) => ({
+      inode: 'file0',
+      get page() {
+        looks++;
+        return page;
+      },
+      get frame() {
+        looks++;
+        return 100 + page;
+      },
+      count: 1,
+    }));
+    const after: Facts = {
+      resident,
+      slots: [{ ...SLOT, baseGfn: 0, pages: 2 * each.length }],
+      stageTwo: each.map((gfn) => ({ ...ENTRY, ...all, gfn, private: false })),
+      user: each.map((index) => ({ ...USER, ...all, mapping: `map${index}`, inodePage: 0 })),
+    };
+    expect(brokenBy(stale, momentOf({ after }))).toBeUndefined();
+    expect(looks).toBeLessThan(20 * each.length ** 2);
+    const without = resident.filter((run) => run.page !== 7);
+    expect(brokenBy(stale, momentOf({ after: { ...after, stageTwo: [], resident: without } }))).toBe(
+      'page 0x7 of map0 is mapped, and page 0x7 of file0, which it shows, was freed',
+    );
+  });
+});
+
 describe('the facts of the specification', () => {
   it.each(['gmem-link-rfc', 'direct-map-rfc-v2', 'direct-map-v12'])(
     'keep every invariant of %s that can be evaluated on them, over random programs',

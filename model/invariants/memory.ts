@@ -2,20 +2,21 @@ import type { ResidentFact, StageTwoFact, UserMappingFact } from '../core/facts.
 import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
 
-/** The first frame of the run that holds no page of any inode. */
-function uncovered(resident: readonly ResidentFact[], { frame, count }: StageTwoFact): number | undefined {
+/** The first frame of the run that holds no page of any inode; `resident` in the order of frames. */
+function uncovered(resident: readonly Framed<ResidentFact>[], { frame, count }: StageTwoFact): number | undefined {
   let next = frame;
-  while (next < frame + count) {
-    const run = residentAt(resident, next);
-    if (run === undefined) return next;
-    next = run.frame + run.count;
+  for (const run of resident) {
+    if (next >= frame + count || run.frame > next) break;
+    next = Math.max(next, run.frame + run.count);
   }
-  return undefined;
+  return next < frame + count ? next : undefined;
 }
 
 const stageTwoFresh = clause(['stageTwo', 'resident'], ({ after }) => {
+  if (after.stageTwo.length === 0) return undefined;
+  const resident = after.resident.filter(isFramed).sort((a, b) => a.frame - b.frame);
   for (const entry of after.stageTwo) {
-    const gone = uncovered(after.resident, entry);
+    const gone = uncovered(resident, entry);
     if (gone !== undefined)
       return `gfn ${hex(entry.gfn + gone - entry.frame)} of ${entry.vm} shows frame ${hex(gone)}, which was freed or given to another owner`;
   }
@@ -43,25 +44,31 @@ const stageTwoBound = clause(['stageTwo', 'resident', 'slots', 'files'], ({ afte
   return undefined;
 });
 
-/** A run of entries, cut to what shows one run of resident pages; or its first page, where that is not resident. */
+/**
+ * A run of entries, cut to what shows one run of resident pages; or its first page, where that is not resident.
+ * `resident` in the order of pages: facts come from strangers, so nothing is searched anew for every page.
+ */
 function wrongEntry(resident: readonly ResidentFact[], entry: UserMappingFact): string | undefined {
   const { mapping, page, count, inode, inodePage, frame } = entry;
-  for (let at = 0; at < count;) {
+  let at = 0;
+  for (const run of resident) {
     const shown = inodePage + at;
-    const run = resident.find((each) => each.inode === inode && shown >= each.page && shown < each.page + each.count);
-    const where = `page ${hex(page + at)} of ${mapping}`;
-    if (run === undefined) return `${where} is mapped, and page ${hex(shown)} of ${inode}, which it shows, was freed`;
+    if (run.inode !== inode || run.page + run.count <= shown) continue;
+    if (at >= count || run.page > shown) break;
     if (frame !== undefined && run.frame !== undefined && frame + at !== run.frame + shown - run.page)
-      return `${where} shows frame ${hex(frame + at)}, and page ${hex(shown)} of ${inode} is in frame ${hex(run.frame + shown - run.page)}`;
+      return `page ${hex(page + at)} of ${mapping} shows frame ${hex(frame + at)}, and page ${hex(shown)} of ${inode} is in frame ${hex(run.frame + shown - run.page)}`;
     at = run.page + run.count - inodePage;
   }
-  return undefined;
+  return at >= count
+    ? undefined
+    : `page ${hex(page + at)} of ${mapping} is mapped, and page ${hex(inodePage + at)} of ${inode}, which it shows, was freed`;
 }
 
 const userFresh = clause(['user', 'resident'], ({ before, after }) => {
   if (before?.user === after.user && before.resident === after.resident) return undefined;
+  const resident = after.resident.toSorted((a, b) => a.page - b.page);
   for (const entry of after.user) {
-    const wrong = wrongEntry(after.resident, entry);
+    const wrong = wrongEntry(resident, entry);
     if (wrong !== undefined) return wrong;
   }
   return undefined;
