@@ -1,6 +1,7 @@
 /**
  * Shrinking reaches the minimum: for four challenges that shrinkers are known to fail, and for every hand-written
- * mutant. `GMEM_PROOF=1` takes 50 seeds for each, as the claim in the documentation does; by default one.
+ * mutant. `GMEM_PROOF=1` takes 50 seeds for each, as the claim in the documentation does; by default one, and other failing
+ * programs are sought only where the first one does not shrink to the shortest.
  */
 import { describe, expect, jest, test } from '@jest/globals';
 import { MUTANTS } from '../adapters/mutants/index.ts';
@@ -158,7 +159,10 @@ describe('the hand-written mutants', () => {
     const specification = new Specification({ profile: profileById(profile), machine: FULL_MACHINE }, CATALOGUE);
     const lengths: (number | undefined)[] = [];
     for (const seed of SEEDS) {
-      const { witness } = await grade(specification, target, { seed, ...DEFAULT_BUDGET });
+      const options = { seed, ...DEFAULT_BUDGET };
+      const first = PROOF ? undefined : await grade(specification, target, { ...options, searchBudget: 0 });
+      const isShortest = first?.witness?.program.length === shortest;
+      const { witness } = isShortest ? first : await grade(specification, target, options);
       lengths.push(witness?.program.length);
       found.push(witness?.observed ?? '');
     }
