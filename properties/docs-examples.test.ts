@@ -119,4 +119,5 @@ test('README.md names every profile, and counts the mutants', () => {
   const named = found(read('README.md'), /^\| `([a-z0-9.-]+)`/gm);
   expect(named).toEqual(PROFILES.map(({ id }) => id));
   expect(read('README.md')).toContain(`${MUTANTS.length} wrong implementations`);
+  expect(read('README.md')).toContain(` of ${MUTANTS.length} mutants\n`);
 });
