@@ -134,8 +134,7 @@ export class Generator {
     const deck: AnyTransition[] = [];
     for (const transition of this.#transitions) {
       const isFavoured = this.#options.favoured?.has(transition.name) === true;
-      const isRoot = transition.name === 'vm.create';
-      if (!isRoot && !isFavoured && random.below(4) === 0) continue;
+      if (transition.essential !== true && !isFavoured && random.below(4) === 0) continue;
       const weight = transition.weight * (1 + random.below(3)) * (isFavoured ? FAVOUR : 1);
       for (let copy = 0; copy < weight; copy++) deck.push(transition);
     }

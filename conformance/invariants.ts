@@ -7,9 +7,9 @@ export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source' | '
 /** Those over facts, and those that compare runs. */
 export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...INVARIANTS, SECRECY];
 
-/** Those that speak of what there is in the profile. */
+/** Those that speak of what there is in the profile, and that its design does not concede. */
 export const sentencesOf = (profile: Profile): typeof ALL_INVARIANTS =>
-  ALL_INVARIANTS.filter(({ only }) => holdsIn(profile, only));
+  ALL_INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && profile.concedes?.includes(id) !== true);
 
 /** Throws where there is none of the name. */
 export function invariantById(id: string): InvariantSentence {

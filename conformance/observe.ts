@@ -103,7 +103,17 @@ function isObserved(observed: Observed | undefined): boolean {
       );
     case 'signal':
       return typeof outcome.signal === 'string';
+    case 'machine-check':
+      return outcome.ends === 'guest' || outcome.ends === 'machine';
+    case 'hypercall':
+      return (
+        typeof outcome.gpa === 'bigint' && typeof outcome.pages === 'bigint' && typeof outcome.private === 'boolean'
+      );
+    case 'status':
+      return typeof outcome.status === 'string' && (outcome.gpa === undefined || typeof outcome.gpa === 'bigint');
     case 'oops':
+    case 'shutdown':
+    case 'ciphertext':
       return true;
     case 'crash':
     case 'unsupported':

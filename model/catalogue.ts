@@ -34,8 +34,25 @@ import { slotSet } from './gmem/slot-set.ts';
 import { vcpuCreate } from './gmem/vcpu-create.ts';
 import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
 import { vmCreate } from './gmem/vm-create.ts';
+import { tdAugment, tdConvert } from './tdx/conversion.ts';
+import { cacheEvict, coreStop, seamBusy } from './tdx/environment.ts';
+import { tdAccept, tdLoad, tdStore } from './tdx/guest.ts';
+import { hostRead, hostWrite, hostZero } from './tdx/host-access.ts';
+import { dmaMap, dmaUnmap, hostKexec, hostMap, hostMove, hostUnmap } from './tdx/host-maps.ts';
+import { tdAdd, tdCreate, tdDestroy, tdFinalize, tdInit, tdVcpu, tdVcpuInit } from './tdx/life.ts';
+import { tdMapGpa, tdMapGpaReturn } from './tdx/map-gpa.ts';
+import {
+  keyFlushDone,
+  keyFlushVcpu,
+  keyFree,
+  keyWriteBack,
+  pageReclaim,
+  septBlock,
+  septRemove,
+  septTrack,
+} from './tdx/steps.ts';
 
-/** The systems that are specified, with the commands of each. Later ones build on the commands of the first. */
+/** The systems that are specified, with the commands of each. The direct map builds on the commands of guest_memfd. */
 export const SYSTEMS = {
   guest_memfd: [
     vmCreate,
@@ -73,6 +90,42 @@ export const SYSTEMS = {
     gpcRead,
     gpcWrite,
     gpcDeactivate,
+  ],
+  'TD-private memory': [
+    tdCreate,
+    tdInit,
+    tdVcpu,
+    tdVcpuInit,
+    tdAdd,
+    tdFinalize,
+    tdConvert,
+    tdAugment,
+    tdLoad,
+    tdStore,
+    tdAccept,
+    tdMapGpa,
+    tdMapGpaReturn,
+    tdDestroy,
+    septBlock,
+    septTrack,
+    septRemove,
+    keyFlushVcpu,
+    keyFlushDone,
+    keyWriteBack,
+    keyFree,
+    pageReclaim,
+    hostRead,
+    hostWrite,
+    hostZero,
+    hostMove,
+    hostMap,
+    hostUnmap,
+    dmaMap,
+    dmaUnmap,
+    hostKexec,
+    seamBusy,
+    coreStop,
+    cacheEvict,
   ],
 } as const;
 

@@ -3,6 +3,7 @@ import type {
   BindingFact,
   CacheFact,
   FactParts,
+  Facts,
   FileFact,
   FrameRun,
   InodeFact,
@@ -21,6 +22,7 @@ import { isCurrent } from './direct-map/caches.ts';
 import { absentPages, sharesOf } from './direct-map/presence.ts';
 import { isOutOfDirectMap } from './gmem/content.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
+import { tdFacts } from './tdx/facts.ts';
 
 /**
  * The specification has no page frames: it numbers the resident pages of all inodes in a row. Inodes may be as large as
@@ -54,7 +56,11 @@ type Specified = Common & Partial<OfDirectMap>;
 
 type FrameOf = ReturnType<typeof frameNumbers>;
 
-export function factsOfState(state: State): Specified {
+export function factsOfState(state: State): Facts {
+  return holdsIn(state.config.profile, { realm: 'td' }) ? tdFacts(state) : guestMemoryFacts(state);
+}
+
+function guestMemoryFacts(state: State): Specified {
   const vms: VmFact[] = [];
   const privateFrames: PrivateFact[] = [];
   const files: FileFact[] = [];

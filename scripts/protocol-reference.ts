@@ -45,6 +45,8 @@ function sample(name: string, domain: Domain): string {
       return 'map0';
     case 'cache':
       return 'gpc0';
+    case 'td':
+      return 'td0';
     case 'fresh':
       return `${(domain as FreshDomain).prefix}0`;
     case 'fd':

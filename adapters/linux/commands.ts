@@ -42,6 +42,7 @@ export interface Context {
 
 type ArgsOf<N extends Command['name']> = Extract<Command, { readonly name: N }>['args'];
 const NO_DIRECT_MAP = 'no released kernel takes guest memory out of the direct map';
+const NO_TDX = 'TDX, SEV and s390 hosts are not driven yet';
 
 /** Commands that no released kernel has, or that take more than system calls; and why. */
 export const ABSENT = {
@@ -59,6 +60,40 @@ export const ABSENT = {
   'gpc.read': NO_DIRECT_MAP,
   'gpc.write': NO_DIRECT_MAP,
   'gpc.deactivate': NO_DIRECT_MAP,
+  'td.create': NO_TDX,
+  'td.init': NO_TDX,
+  'td.vcpu': NO_TDX,
+  'td.vcpu-init': NO_TDX,
+  'td.add': NO_TDX,
+  'td.finalize': NO_TDX,
+  'td.convert': NO_TDX,
+  'td.augment': NO_TDX,
+  'td.load': NO_TDX,
+  'td.store': NO_TDX,
+  'td.accept': NO_TDX,
+  'td.map-gpa': NO_TDX,
+  'td.map-gpa-return': NO_TDX,
+  'td.destroy': NO_TDX,
+  'sept.block': NO_TDX,
+  'sept.track': NO_TDX,
+  'sept.remove': NO_TDX,
+  'key.flush-vcpu': NO_TDX,
+  'key.flush-done': NO_TDX,
+  'key.write-back': NO_TDX,
+  'key.free': NO_TDX,
+  'page.reclaim': NO_TDX,
+  'host.read': NO_TDX,
+  'host.write': NO_TDX,
+  'host.zero': NO_TDX,
+  'host.move': NO_TDX,
+  'host.map': NO_TDX,
+  'host.unmap': NO_TDX,
+  'dma.map': NO_TDX,
+  'dma.unmap': NO_TDX,
+  'host.kexec': NO_TDX,
+  'seam.busy': NO_TDX,
+  'core.stop': NO_TDX,
+  'cache.evict': NO_TDX,
 } as const satisfies Partial<Record<Command['name'], string>>;
 export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;
 type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;

@@ -9,6 +9,7 @@ import {
   DEFAULT_PROFILE,
   FULL_MACHINE,
   holdsIn,
+  isPartOf,
   profileById,
   PROFILES,
   type Profile,
@@ -27,8 +28,8 @@ const isDecided = (guard: Guard<Args>): boolean =>
 const BY_PREFERENCE = _.sortBy(PROFILES, ({ id }) => id !== DEFAULT_PROFILE);
 
 /** The profile in which a row is to be tried. */
-const profileFor = ({ only }: AnyTransition, guard: Guard<Args>): Profile =>
-  BY_PREFERENCE.find((profile) => holdsIn(profile, only) && holdsIn(profile, guard.only)) as Profile;
+const profileFor = (transition: AnyTransition, guard: Guard<Args>): Profile =>
+  BY_PREFERENCE.find((profile) => isPartOf(transition, profile) && holdsIn(profile, guard.only)) as Profile;
 
 /** Mutants that no program can tell from the specification, and why. */
 const EQUIVALENT: ReadonlyMap<string, string> = new Map([

@@ -116,6 +116,49 @@ const PARTS = {
   shareEvents: z
     .array(z.object({ event: z.enum(['share', 'unshare']), frame: count }))
     .describe('The tracepoints kvm_gmem_share and kvm_gmem_unshare since the last command, in order.'),
+  tdPages: z
+    .array(
+      z.object({
+        vm: label,
+        gfn: count,
+        frame: count,
+        key: count.describe('The private key that it is under; 0 where keys have no numbers'),
+        state: z.enum(['pending', 'mapped', 'blocked', 'exported']),
+      }),
+    )
+    .describe('Pages that belong to a TD; outside of TDX, pages with something of a guest in them.'),
+  lines: z
+    .array(z.object({ frame: count, line: count, state: z.enum(['foreign', 'keyed', 'poisoned']) }))
+    .describe(
+      'Lines that are not as their page should be. `foreign`: in a page of a TD, written under the shared key; `keyed`: in no page of a TD, under a private key still.',
+    ),
+  keys: z
+    .array(
+      z.object({
+        key: count,
+        state: z.enum(['free', 'assigned', 'leaked']),
+        vm: orNull(label).describe('Whose it is, or was when it leaked; null where it is free'),
+        flushed: z.boolean().describe('No cache holds a line under it'),
+      }),
+    )
+    .describe('Every private key of the machine.'),
+  hostMaps: z
+    .array(z.object({ vm: label, gfn: count, frame: count, by: z.enum(['user', 'dma']) }))
+    .describe('Mappings that show a frame: entries of user page tables that are present, and those of devices.'),
+  hostWrites: z
+    .array(z.object({ frame: count, line: count, via: z.enum(['user', 'gup', 'direct', 'dma', 'zero']) }))
+    .describe(
+      'Stores of the host since the last command that reached a line of a page which belongs to a TD and is not exported.',
+    ),
+  consumptions: z
+    .array(
+      z.object({
+        by: z.enum(['guest', 'kernel']),
+        ended: z.enum(['guest', 'machine']),
+        recoverable: z.boolean().describe('The core could have gone on'),
+      }),
+    )
+    .describe('Who consumed poison since the last command, and what it ended.'),
   outOfBounds: z
     .array(z.string().max(4096).transform(harmless))
     .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),

@@ -199,6 +199,28 @@ const OutcomeAnswer = z
       .describe('The access of the host raised a signal.'),
     z.object({ kind: kind('oops') }).describe('The kernel touched an address that is not mapped, and ended the task.'),
     z
+      .object({ kind: kind('machine-check'), ends: z.enum(['guest', 'machine']) })
+      .describe('Poison was consumed: a machine check ended the guest, or, in the kernel, the machine.'),
+    z.object({ kind: kind('shutdown') }).describe('Poison was consumed, and the machine shut down.'),
+    z
+      .object({ kind: kind('ciphertext') })
+      .describe('The access was made, and the word tells nothing of what was stored. Its bits are not told.'),
+    z
+      .object({
+        kind: kind('hypercall'),
+        gpa: U64.describe('Without the shared bit'),
+        pages: U64,
+        private: z.boolean().describe('KVM_MAP_GPA_RANGE_ENCRYPTED'),
+      })
+      .describe('KVM_RUN returned with KVM_EXIT_HYPERCALL for KVM_HC_MAP_GPA_RANGE.'),
+    z
+      .object({
+        kind: kind('status'),
+        status: text.describe('TDX_… of the module, TDVMCALL_STATUS_… to the guest, or KVM_EXIT_… to the VMM'),
+        gpa: U64.exactOptional().describe('Where an address comes with it'),
+      })
+      .describe('An answer that is neither a success nor an error number.'),
+    z
       .object({ kind: kind('crash'), message: text })
       .describe('The implementation broke while it executed the command, and stopped. The last observation. Diverges.'),
     z

@@ -11,6 +11,7 @@ import type {
   SlotFact,
   StaleTlbFact,
   StageTwoFact,
+  TdPart,
   UserMappingFact,
   VmFact,
 } from '../../model/core/facts.ts';
@@ -24,8 +25,8 @@ import type { Syscalls } from './syscalls.ts';
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
 type DirectMapParts = 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
-/** What every profile has. */
-export type Simulated = Omit<FactParts, DirectMapParts>;
+/** What every profile about guest_memfd has. */
+export type Simulated = Omit<FactParts, DirectMapParts | TdPart>;
 
 /** The facts now, of which the parts that are not stale are those of `before`. */
 export function collectFacts(machine: Syscalls, before: Simulated = NOTHING): Simulated {

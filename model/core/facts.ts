@@ -7,7 +7,7 @@
  * Facts name things by what they are, not by what the machine calls them: a struct kvm by the label of the descriptor
  * that created it, also after its memory was freed and became another struct kvm.
  */
-import type { Label } from './state.ts';
+import type { ConsumptionEvent, HostWriteEvent, Label } from './state.ts';
 
 /** A struct kvm that has not been destroyed. */
 export interface VmFact {
@@ -142,6 +142,43 @@ export interface ShareEvent {
   readonly frame: number;
 }
 
+/** A page that belongs to a TD, or outside of TDX one with something of a guest in it. */
+export interface TdPageFact {
+  readonly vm: Label;
+  readonly gfn: number;
+  readonly frame: number;
+  /** The private key that it is under; 0 where keys have no numbers. */
+  readonly key: number;
+  /** `pending`: given and not accepted; `exported`: encrypted for the host, which may have it. */
+  readonly state: 'pending' | 'mapped' | 'blocked' | 'exported';
+}
+
+/** A line that is not as its page should be. Lines that are not listed are in order. */
+export interface LineFact {
+  readonly frame: number;
+  readonly line: number;
+  /** `foreign`: in a page of a TD, written under the shared key; `keyed`: in no page of a TD, under a private key still. */
+  readonly state: 'foreign' | 'keyed' | 'poisoned';
+}
+
+/** A private key (HKID, ASID) of the machine. */
+export interface KeyFact {
+  readonly key: number;
+  readonly state: 'free' | 'assigned' | 'leaked';
+  /** Whose it is, or was when it leaked. */
+  readonly vm?: Label | undefined;
+  /** No cache holds a line under it. */
+  readonly flushed: boolean;
+}
+
+/** A mapping of user space (an entry that is present) or of a device, which shows the frame. */
+export interface HostMapFact {
+  readonly vm: Label;
+  readonly gfn: number;
+  readonly frame: number;
+  readonly by: 'user' | 'dma';
+}
+
 /** Every part that facts can have. */
 export interface FactParts {
   readonly vms: readonly VmFact[];
@@ -168,11 +205,22 @@ export interface FactParts {
   readonly caches: readonly CacheFact[];
   /** Since the last command, in order. */
   readonly shareEvents: readonly ShareEvent[];
+  readonly tdPages: readonly TdPageFact[];
+  readonly lines: readonly LineFact[];
+  readonly keys: readonly KeyFact[];
+  readonly hostMaps: readonly HostMapFact[];
+  /** Since the last command, in order. */
+  readonly hostWrites: readonly HostWriteEvent[];
+  /** Since the last command, in order. */
+  readonly consumptions: readonly ConsumptionEvent[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
   readonly outOfBounds: readonly string[];
 }
 
 export type FactPart = keyof FactParts;
+
+/** Parts about TDs, which other systems have not. */
+export type TdPart = 'tdPages' | 'lines' | 'keys' | 'hostMaps' | 'hostWrites' | 'consumptions';
 
 /** What a target sees of itself. */
 export type Facts = Partial<FactParts>;

@@ -5,8 +5,11 @@
 
 /** Error names that the specification uses; the numbers are the target's affair. */
 export type Errno =
+  | 'E2BIG'
+  | 'EACCES'
   | 'EAGAIN'
   | 'EBADF'
+  | 'EBUSY'
   | 'EEXIST'
   | 'EFAULT'
   | 'EFBIG'
@@ -18,6 +21,7 @@ export type Errno =
   | 'ENODEV'
   | 'ENOENT'
   | 'ENOMEM'
+  | 'ENOSPC'
   | 'ENOTTY'
   | 'EOPNOTSUPP'
   | 'EOVERFLOW'
@@ -34,7 +38,20 @@ export type Outcome =
   /** The access of a host thread raised a signal. */
   | { readonly kind: 'signal'; readonly signal: 'SIGBUS' | 'SIGSEGV' }
   /** The kernel touched an address that is not mapped, and ended the task. */
-  | { readonly kind: 'oops' };
+  | { readonly kind: 'oops' }
+  /** Poison was consumed: a machine check ended the guest, or, in the kernel, the machine. */
+  | { readonly kind: 'machine-check'; readonly ends: 'guest' | 'machine' }
+  /** Poison was consumed, and the machine shut down. */
+  | { readonly kind: 'shutdown' }
+  /** The access was made, and the word tells nothing of what was stored. Its bits are not compared. */
+  | { readonly kind: 'ciphertext' }
+  /** KVM_RUN returned with KVM_EXIT_HYPERCALL for KVM_HC_MAP_GPA_RANGE. */
+  | { readonly kind: 'hypercall'; readonly gpa: bigint; readonly pages: bigint; readonly private: boolean }
+  /**
+   * An answer that is neither a success nor an error number: of the TDX module (`TDX_…`), to a guest's hypercall
+   * (`TDVMCALL_STATUS_…`, with an address where one comes with it), or a VM exit without details (`KVM_EXIT_…`).
+   */
+  | { readonly kind: 'status'; readonly status: string; readonly gpa?: bigint };
 
 /** What a target saw: an outcome, or why there is none. Nothing is observed behind that. */
 export type Observation =
@@ -68,8 +85,16 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
       return b.kind === 'memory-fault' && a.errno === b.errno && a.gpa === b.gpa && a.private === b.private;
     case 'signal':
       return b.kind === 'signal' && a.signal === b.signal;
+    case 'machine-check':
+      return b.kind === 'machine-check' && a.ends === b.ends;
+    case 'hypercall':
+      return b.kind === 'hypercall' && a.gpa === b.gpa && a.pages === b.pages && a.private === b.private;
+    case 'status':
+      return b.kind === 'status' && a.status === b.status && a.gpa === b.gpa;
     case 'oops':
-      return b.kind === 'oops';
+    case 'shutdown':
+    case 'ciphertext':
+      return b.kind === a.kind;
     case 'crash':
     case 'unsupported':
       return false;
@@ -91,8 +116,16 @@ export function printOutcome(outcome: Observation): string {
       return `MEMORY_FAULT ${outcome.errno} gpa=${hex(outcome.gpa)} ${outcome.private ? 'private' : 'shared'}`;
     case 'signal':
       return outcome.signal;
+    case 'machine-check':
+      return `machine check, ends the ${outcome.ends}`;
+    case 'hypercall':
+      return `HYPERCALL gpa=${hex(outcome.gpa)} pages=${hex(outcome.pages)} ${outcome.private ? 'private' : 'shared'}`;
+    case 'status':
+      return outcome.gpa === undefined ? outcome.status : `${outcome.status} gpa=${hex(outcome.gpa)}`;
     case 'oops':
-      return 'oops';
+    case 'shutdown':
+    case 'ciphertext':
+      return outcome.kind;
     case 'crash':
     case 'unsupported':
       return `${outcome.kind}: ${outcome.message}`;

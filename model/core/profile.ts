@@ -18,7 +18,32 @@ export type Feature =
   /** KVM reaches every page through the host address of its slot. */
   | 'direct-map-host-address'
   /** At most one pfncache may need a page in the direct map. */
-  | 'direct-map-one-cache';
+  | 'direct-map-one-cache'
+  /** Private memory is TDX's: keys, integrity, and a module that owns the pages. */
+  | 'tdx'
+  /** A page is private or shared in its place, so that user space may have a mapping of it in both worlds. */
+  | 'in-place'
+  /** Private pages are poison entries in user page tables. */
+  | 'poison-entries'
+  /** User space has no mapping of private pages, which are not its own. */
+  | 'private-file'
+  /** User space maps itself what is shared. */
+  | 'explicit-maps'
+  /** What a guest has left in memory cannot harm another kernel that is started over it. */
+  | 'kexec'
+  /** Private memory is SEV's: what differs is a bit in page tables. */
+  | 'c-bit'
+  /** Private memory is s390's: what the host touches is exported. */
+  | 'ultravisor';
+
+/**
+ * What a profile speaks of. A realm has commands of its own, and no others: `guest-memory` those of guest_memfd and of
+ * proposals about it, `td` those of a guest whose memory the host must not touch.
+ */
+export type Realm = 'guest-memory' | 'td';
+
+/** The realm of what does not say to which it belongs. */
+const DEFAULT_REALM: Realm = 'guest-memory';
 
 export interface Profile {
   readonly id: string;
@@ -27,8 +52,14 @@ export interface Profile {
   readonly release: readonly [number, number, number];
   /** Proposals that are not in that release but hold in this profile. */
   readonly features: readonly Feature[];
+  /** `guest-memory` if left out. */
+  readonly realm?: Realm;
+  /** Invariants that the design cannot keep, so that nobody is asked for them here. */
+  readonly concedes?: readonly string[];
   readonly source: string;
 }
+
+const realmOf = ({ realm = DEFAULT_REALM }: { readonly realm?: Realm }): Realm => realm;
 
 export interface Config {
   readonly profile: Profile;
@@ -94,6 +125,54 @@ export const PROFILES: readonly Profile[] = [
     features: ['direct-map', 'direct-map-on-entry', 'direct-map-host-address'],
     source: 'review of v12 "Direct Map Removal Support for guest_memfd", April 2026, on 7.3.4',
   },
+  {
+    id: 'tdx-poison-rfc-v1',
+    title: 'TDX with private guest memory as poisoned pages in the page tables of the VMM',
+    release: [7, 3, 4],
+    features: ['tdx', 'in-place', 'poison-entries'],
+    realm: 'td',
+    concedes: ['td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'],
+    source: 'RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021, on TDX of 7.3.4',
+  },
+  {
+    id: 'tdx-guest-memfd',
+    title: 'TDX of Linux 7.3: private guest memory in a guest_memfd that nobody maps',
+    release: [7, 3, 4],
+    features: ['tdx', 'private-file'],
+    realm: 'td',
+    concedes: ['td/no-host-write'],
+    source: 'arch/x86/kvm/vmx/tdx.c, virt/kvm/guest_memfd.c of 7.3.4',
+  },
+  {
+    id: 'share-explicitly',
+    title: 'TDX with a VMM that maps only what the guest shares',
+    release: [7, 3, 4],
+    features: ['tdx', 'in-place', 'explicit-maps'],
+    realm: 'td',
+    concedes: ['td/no-host-write'],
+    source:
+      'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: David Hildenbrand, on TDX of 7.3.4',
+  },
+  {
+    id: 'sev-c-bit',
+    title: 'SEV: the VMM maps all guest memory without the bit that encrypts',
+    release: [7, 3, 4],
+    features: ['in-place', 'c-bit', 'kexec'],
+    realm: 'td',
+    concedes: ['td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'],
+    source:
+      'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: Dave Hansen; AMD64 manual, volume 2, 15.34',
+  },
+  {
+    id: 's390-pv',
+    title: 'Protected virtualization of s390: the host has the encrypted page, the guest the plain one',
+    release: [7, 3, 4],
+    features: ['in-place', 'ultravisor', 'kexec'],
+    realm: 'td',
+    concedes: ['td/not-mapped-by-host'],
+    source:
+      'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: David Hildenbrand; arch/s390/kernel/uv.c',
+  },
 ];
 
 export const DEFAULT_PROFILE = 'linux-7.3';
@@ -111,6 +190,7 @@ export interface Condition {
   readonly since?: string;
   readonly before?: string;
   readonly feature?: Feature;
+  readonly realm?: Realm;
 }
 
 function compareRelease({ release }: Pick<Profile, 'release'>, other: string): number {
@@ -123,12 +203,22 @@ function compareRelease({ release }: Pick<Profile, 'release'>, other: string): n
 }
 
 /** Whether the condition holds in a profile, or in anything else that has a release. */
-export function holdsIn(profile: Pick<Profile, 'release' | 'features'>, condition: Condition | undefined): boolean {
+export function holdsIn(
+  profile: Pick<Profile, 'release' | 'features' | 'realm'>,
+  condition: Condition | undefined,
+): boolean {
   if (condition === undefined) return true;
+  if (condition.realm !== undefined && realmOf(profile) !== condition.realm) return false;
   if (condition.since !== undefined && compareRelease(profile, condition.since) < 0) return false;
   if (condition.before !== undefined && compareRelease(profile, condition.before) >= 0) return false;
   return condition.feature === undefined || profile.features.includes(condition.feature);
 }
+
+/** Whether the profile has such a command: it speaks of what the command is about, and the condition holds. */
+export const isPartOf = (
+  command: { readonly only?: Condition; readonly realm?: Realm },
+  profile: Pick<Profile, 'release' | 'features' | 'realm'>,
+): boolean => realmOf(command) === realmOf(profile) && holdsIn(profile, command.only);
 
 /** `linux ≥ 7.2`, for documents; empty where the condition always holds. */
 export function printCondition(condition: Condition | undefined): string {
@@ -137,5 +227,6 @@ export function printCondition(condition: Condition | undefined): string {
   if (condition.since !== undefined) parts.push(`since ${condition.since}`);
   if (condition.before !== undefined) parts.push(`before ${condition.before}`);
   if (condition.feature !== undefined) parts.push(`with ${condition.feature}`);
+  if (condition.realm !== undefined) parts.push(`about ${condition.realm}`);
   return parts.join(', ');
 }

@@ -1,7 +1,7 @@
 /** `step`: what a command may come to in a state, which rule decided, and the state that follows. Pure. */
 import type { Domain } from './domain.ts';
 import { fails, ok, sameOutcome, type Errno, type Observation, type Outcome } from './outcome.ts';
-import { holdsIn, printCondition, type Condition, type Config, type Machine } from './profile.ts';
+import { holdsIn, isPartOf, printCondition, type Condition, type Config, type Machine } from './profile.ts';
 import { initialState, type State } from './state.ts';
 import type { Acceptance, Args, Guard, Requirement, Transition } from './transition.ts';
 
@@ -53,7 +53,7 @@ export class Specification {
     const here = (part: { readonly only?: Condition }): boolean => holdsIn(config.profile, part.only);
     this.transitions = new Map(
       catalogue
-        .filter(here)
+        .filter((each) => isPartOf(each, config.profile))
         .map((each) => [
           each.name,
           { ...each, guards: each.guards.filter(here), accepts: each.accepts.filter(here) } satisfies AnyTransition,

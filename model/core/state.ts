@@ -103,6 +103,120 @@ export interface Cache {
   readonly page: { readonly inode: Label; readonly page: number; readonly reinserted: boolean } | undefined;
 }
 
+/** What a cache holds of a line for one key. Ciphertext, which tells nothing, has no value. */
+export interface CachedCopy {
+  readonly value: bigint | undefined;
+  readonly dirty: boolean;
+}
+
+/** A line of memory, told by its first word. */
+export interface Line {
+  readonly value: bigint;
+  /** The key that it was last written under: the guest's private one, or the one that all of the host has. */
+  readonly under: 'guest' | 'host';
+  readonly poisoned: boolean;
+  /** Copies in caches, for each key; they are kept from one command to the next only where caches are looked at. */
+  readonly guestCopy?: CachedCopy | undefined;
+  readonly hostCopy?: CachedCopy | undefined;
+}
+
+/** A physical page. */
+export interface TdPage {
+  /** Its number, never used twice. */
+  readonly frame: number;
+  readonly lines: readonly Line[];
+}
+
+/** A guest frame of a TD. */
+export interface TdFrame {
+  readonly private: boolean;
+  /** The entry of S-EPT; outside of TDX `mapped` where the page has something of the guest in it. */
+  readonly entry: 'none' | 'pending' | 'mapped' | 'blocked';
+  /** The entry is blocked, and all vCPUs have been out of the guest since. */
+  readonly tracked: boolean;
+  /** The page of the guest; in both worlds where pages are private or shared in their place. */
+  readonly page: TdPage;
+  /** The page at the host address, where that is another. */
+  readonly vmmPage: TdPage | undefined;
+  /** s390: the page is encrypted for the host; the host has changed what is encrypted. */
+  readonly exported: 'no' | 'yes' | 'changed';
+  /** The VMM has made a mapping of the frame, where that takes an act. */
+  readonly isMapped: boolean;
+  /** A device has the page at the host address. */
+  readonly isPinned: boolean;
+  /** The page at the host address is in swap. */
+  readonly isSwapped: boolean;
+}
+
+export interface TdVcpu {
+  readonly isInitialized: boolean;
+  /** A CPU may hold state of it. */
+  readonly isAssociated: boolean;
+  /** Guest addresses that it has asked to convert, of which the VMM has not answered for the first chunk. */
+  readonly asks?: { readonly next: bigint; readonly end: bigint } | undefined;
+}
+
+/** A guest whose memory the host must not touch. */
+export interface Td {
+  readonly exitsOnHypercall: boolean;
+  readonly phase: 'created' | 'initialized' | 'runnable';
+  /** The private key; 0 where keys have no numbers, undefined where it has none (yet, or any more). */
+  readonly key: number | undefined;
+  /** How far its key is on its way back: vCPUs are flushed, caches are written back. */
+  readonly flush: 'none' | 'vcpus' | 'caches';
+  /** Control pages, with those of S-EPT, and the root page that the module still owns. */
+  readonly owned: { readonly control: boolean; readonly root: boolean };
+  readonly vcpus: ReadonlyMap<string, TdVcpu>;
+  readonly frames: readonly TdFrame[];
+  /** KVM says that the VM is dead; or the module that it had a machine check. */
+  readonly ended: 'no' | 'dead' | 'machine-check';
+}
+
+/** A store of the host that reached a line of a page which belongs to a TD, and was not exported. */
+export interface HostWriteEvent {
+  readonly frame: number;
+  readonly line: number;
+  readonly via: 'user' | 'gup' | 'direct' | 'dma' | 'zero';
+}
+
+/** Poison was consumed. */
+export interface ConsumptionEvent {
+  readonly by: 'guest' | 'kernel';
+  readonly ended: 'guest' | 'machine';
+  /** The core could have gone on. */
+  readonly recoverable: boolean;
+}
+
+/** What the machine that runs TDs has besides them. */
+export interface TdMachine {
+  readonly tds: ReadonlyMap<Label, Td>;
+  /** Keys that were not got back, and whose they were. */
+  readonly leakedKeys: ReadonlyMap<number, Label>;
+  /** Frames that had a machine check. */
+  readonly poisonedFrames: readonly number[];
+  /** Frames below this number have been used. */
+  readonly nextFrame: number;
+  /** So many of the next calls of the module answer that it is busy. */
+  readonly busy: number;
+  /** The core that consumes poison next cannot go on. */
+  readonly coreStops: boolean;
+  /** What happened in the last command that changed anything. */
+  readonly hostWrites: readonly HostWriteEvent[];
+  readonly consumptions: readonly ConsumptionEvent[];
+}
+
+/** A machine that was just started. */
+export const FRESH_TD_MACHINE: TdMachine = {
+  tds: new Map(),
+  leakedKeys: new Map(),
+  poisonedFrames: [],
+  nextFrame: 0,
+  busy: 0,
+  coreStops: false,
+  hostWrites: [],
+  consumptions: [],
+};
+
 export interface State {
   readonly config: Config;
   readonly fds: ReadonlyMap<Label, OpenFile>;
@@ -114,6 +228,7 @@ export interface State {
   readonly caches: ReadonlyMap<Label, Cache>;
   /** Pages of each mapping that is gone: its addresses are not used again. */
   readonly unmapped: ReadonlyMap<Label, number>;
+  readonly td: TdMachine;
 }
 
 /** Open before a program starts: /dev/kvm, and a file that is not KVM's (/dev/null). */
@@ -165,6 +280,7 @@ export function initialState(config: Config): State {
     mappings: new Map([[ARENA, newMapping(ARENA, undefined, 0, ARENA_PAGES)]]),
     caches: new Map(),
     unmapped: new Map(),
+    td: FRESH_TD_MACHINE,
   };
 }
 

@@ -7,7 +7,7 @@
  */
 import type { ArgValue, Domain } from './domain.ts';
 import type { Errno, Observation, Outcome } from './outcome.ts';
-import type { Condition, Machine } from './profile.ts';
+import type { Condition, Machine, Realm } from './profile.ts';
 import { pickOr, type Random } from './random.ts';
 import type { FdKind, Label, State } from './state.ts';
 import { NO_FD } from './state.ts';
@@ -114,6 +114,8 @@ export interface Transition<N extends string = string, A = Args> {
   readonly source: string;
   readonly args: { readonly [K in keyof A]: Domain };
   readonly only?: Condition;
+  /** `guest-memory` if left out. */
+  readonly realm?: Realm;
   /** What a target must be able to do for the command to make sense to it. */
   readonly requires?: Requirement;
   /** Errors that the environment may cause; the state stays as it is. */
@@ -134,6 +136,8 @@ export interface Transition<N extends string = string, A = Args> {
   readonly accepts: readonly Acceptance<A>[];
   /** Makes what other commands work on, so that programs begin with such commands. */
   readonly builds?: boolean;
+  /** Without it most others have nothing to work on, so that no program does without it by chance. */
+  readonly essential?: boolean;
   /** How often the command is drawn, relative to others. */
   readonly weight: number;
   /** Arguments that should be accepted in this state, or undefined where none can be. */

@@ -24,6 +24,7 @@ export const vmCreate = defineTransition({
   args: { vm: fresh('vm'), dev: fd('device'), type: u64({ boundaries: [...Object.values(VM_TYPE), 31n, 32n, 33n] }) },
   mayAlso: ['ENOMEM', 'EMFILE'],
   builds: true,
+  essential: true,
   weight: 6,
   guards: [
     { descriptor: 'dev', kind: 'device', ioctl: true },

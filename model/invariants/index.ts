@@ -6,6 +6,7 @@ import { errorInvariants } from './errors.ts';
 import { gmemInvariants } from './gmem.ts';
 import type { Invariant } from './invariant.ts';
 import { memoryInvariants } from './memory.ts';
+import { tdInvariants } from './tdx.ts';
 
 export { brokenBy, isObservable, unseenParts, type Invariant } from './invariant.ts';
 
@@ -15,10 +16,11 @@ export const INVARIANTS: readonly Invariant[] = [
   ...memoryInvariants,
   ...directMapInvariants,
   ...attributeInvariants,
+  ...tdInvariants,
   ...errorInvariants,
 ];
 
-/** Those that speak of what there is in the profile. */
+/** Those that speak of what there is in the profile, and that its design does not concede. */
 export const invariantsOf = _.memoize((profile: Profile): readonly Invariant[] =>
-  INVARIANTS.filter(({ only }) => holdsIn(profile, only)),
+  INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && profile.concedes?.includes(id) !== true),
 );

@@ -136,6 +136,23 @@ const freeUnshared = clause(['free', 'shares'], ({ after }) => {
   return undefined;
 });
 
+const freeOfTds = clause(['free', 'tdPages'], ({ after }) => {
+  for (const { frame, count } of after.free) {
+    const page = after.tdPages.find((each) => each.frame >= frame && each.frame < frame + count);
+    if (page !== undefined) return `frame ${hex(page.frame)} is on the free list although it belongs to ${page.vm}`;
+  }
+  return undefined;
+});
+
+const freeKeyless = clause(['free', 'lines'], ({ after }) => {
+  for (const { frame, count } of after.free) {
+    const bad = after.lines.find((each) => each.frame >= frame && each.frame < frame + count);
+    if (bad !== undefined)
+      return `frame ${hex(bad.frame)} is on the free list although line ${bad.line} of it is ${bad.state}`;
+  }
+  return undefined;
+});
+
 const firstZero = clause(['firstTouches'], ({ after }) => {
   const dirty = after.firstTouches.find(({ zero }) => !zero);
   return dirty && `page ${hex(dirty.page)} of ${dirty.inode} was shown for the first time with something in it`;
@@ -200,9 +217,9 @@ export const memoryInvariants: readonly Invariant[] = [
   },
   {
     id: 'memory/free-is-present',
-    sentence: 'A page on the free list is in the direct map, unpoisoned and unshared, and holds nothing.',
+    sentence: 'A page on the free list is in the direct map, unpoisoned, keyless and unshared, and holds nothing.',
     source: 'mm/page_alloc.c: free_pages_prepare()',
-    clauses: [freeUnpoisoned, freeUnused, freePresent, freeUnshared],
+    clauses: [freeUnpoisoned, freeUnused, freePresent, freeUnshared, freeOfTds, freeKeyless],
   },
   {
     id: 'memory/fresh-is-zero',

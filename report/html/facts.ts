@@ -56,6 +56,12 @@ const PARTS = {
     frame: whole.optional(),
   }),
   shareEvents: z.object({ event: z.enum(['share', 'unshare']), frame: whole }),
+  tdPages: z.object({ vm: label, gfn: whole, frame: whole, key: whole, state: z.string() }),
+  lines: z.object({ frame: whole, line: whole, state: z.string() }),
+  keys: z.object({ key: whole, state: z.string(), vm: label.optional(), flushed: z.boolean() }),
+  hostMaps: z.object({ vm: label, gfn: whole, frame: whole, by: z.string() }),
+  hostWrites: z.object({ frame: whole, line: whole, via: z.string() }),
+  consumptions: z.object({ by: z.string(), ended: z.string(), recoverable: z.boolean() }),
   outOfBounds: z.string(),
 } satisfies Record<FactPart, z.ZodType>;
 
