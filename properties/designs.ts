@@ -93,9 +93,14 @@ export function answerOf({ decides, program: text }: DesignQuestion, profile: st
     const seen = outcome === undefined ? 'nothing' : printOutcome(outcome);
     return { answer: outcome?.kind === decides.outcome ? 'yes' : 'no', seen };
   }
-  const invariant = INVARIANTS.find(({ id }) => id === decides.invariant);
-  if (invariant === undefined) throw new Error(`there is no invariant '${decides.invariant}'`);
-  const [before, after = {}] = [observed.at(-2)?.facts, observed.at(-1)?.facts];
-  const broken = brokenBy(invariant, { before, after, failed: false });
+  const broken = brokenAtEnd(decides.invariant, observed);
   return { answer: broken === undefined ? 'yes' : 'no', seen: broken ?? '' };
+}
+
+/** How the last command of a program broke the invariant, in words. */
+export function brokenAtEnd(id: string, observed: readonly Observed[]): string | undefined {
+  const invariant = INVARIANTS.find((each) => each.id === id);
+  if (invariant === undefined) throw new Error(`there is no invariant '${id}'`);
+  const [before, after = {}] = [observed.at(-2)?.facts, observed.at(-1)?.facts];
+  return brokenBy(invariant, { before, after, failed: false });
 }

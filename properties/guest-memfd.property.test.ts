@@ -11,10 +11,20 @@ import { DEFAULT_BUDGET, runCampaign } from '../conformance/campaign.ts';
 import { checkProgram } from '../conformance/check.ts';
 import { judge } from '../conformance/judge.ts';
 import { VM_TYPE } from '../model/core/abi.ts';
-import { FULL_MACHINE, PROFILES, type Machine } from '../model/core/profile.ts';
+import { FULL_MACHINE, type Machine } from '../model/core/profile.ts';
 import { printProgram } from '../model/core/program.ts';
 import { invariantsOf } from '../model/invariants/index.ts';
-import { FIXED_SEED, freshSeed, generated, replayOf, SIMULATED, specify, unreached, verdictOf } from './support.ts';
+import {
+  FIXED_SEED,
+  freshSeed,
+  generated,
+  GUEST_MEMORY,
+  replayOf,
+  SIMULATED,
+  specify,
+  unreached,
+  verdictOf,
+} from './support.ts';
 
 const DEFAULT_ONLY = 1n << VM_TYPE.DEFAULT;
 
@@ -39,7 +49,7 @@ describe.each(SIMULATED)('in %s', (profile) => {
   });
 });
 
-describe.each(PROFILES.map(({ id }) => id))('in %s', (profile) => {
+describe.each(GUEST_MEMORY)('in %s', (profile) => {
   it('the specification conforms to itself, and reaches no rule that is said to be unreachable', async () => {
     const specification = specify(profile);
     const seed = freshSeed();

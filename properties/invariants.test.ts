@@ -41,6 +41,15 @@ const SOUND = {
   staleTlb: [],
   caches: [{ gpc: 'gpc0', vm: 'vm0', gfn: 0x11, active: true, valid: true, frame: 101 }],
   shareEvents: [],
+  tdPages: [{ vm: 'vm0', gfn: 0x10, frame: 100, key: 1, state: 'mapped' }],
+  lines: [{ frame: 100, line: 0, state: 'foreign' }],
+  keys: [
+    { key: 1, state: 'assigned', vm: 'vm0', flushed: false },
+    { key: 2, state: 'leaked', vm: 'vm2', flushed: false },
+  ],
+  hostMaps: [{ vm: 'vm0', gfn: 0x11, frame: 101, by: 'user' }],
+  hostWrites: [],
+  consumptions: [],
 } satisfies Facts;
 
 const [SLOT] = SOUND.slots;
@@ -53,6 +62,13 @@ if (SLOT === undefined || BINDING === undefined || ENTRY === undefined || USER =
 
 /** Parts that only profiles about the direct map have. */
 const DIRECT_MAP = ['absent', 'shares', 'staleTlb', 'caches', 'shareEvents'] as const;
+
+/** Parts that only profiles about TDs have. */
+const OF_TDS = ['tdPages', 'lines', 'keys', 'hostMaps', 'hostWrites', 'consumptions'] as const;
+
+const [TD_PAGE] = SOUND.tdPages;
+const [KEY, LEAKED] = SOUND.keys;
+if (TD_PAGE === undefined || KEY === undefined || LEAKED === undefined) throw new Error('unsound');
 
 /** As a target reports them that cannot see frames. */
 const FRAMELESS: Partial<Facts> = { stageTwo: [], caches: [], resident: [{ inode: 'file0', page: 2, count: 2 }] };
@@ -68,6 +84,62 @@ const SECOND_BINDING = { ...BINDING, slot: 1 };
 
 /** For each invariant, what breaks it and what is said then. */
 const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
+  [
+    'td/no-host-write',
+    /^the host stored to line 1 of frame 0x64, which is TD-private, by way of direct$/,
+    { after: { hostWrites: [{ frame: 100, line: 1, via: 'direct' }] } },
+  ],
+  [
+    'td/no-user-write',
+    /^the host stored to line 0 of frame 0x64, which is TD-private, by way of dma$/,
+    { after: { hostWrites: [{ frame: 100, line: 0, via: 'dma' }] } },
+  ],
+  [
+    'td/not-mapped-by-host',
+    /^a mapping of a device, of gfn 0x10 of vm0, shows frame 0x64, which is private to vm0$/,
+    { after: { hostMaps: [{ vm: 'vm0', gfn: 0x10, frame: 100, by: 'dma' }] } },
+  ],
+  [
+    'poison/contained',
+    /^the guest consumed poison where the core could go on, and that ended the machine$/,
+    { after: { vms: [], consumptions: [{ by: 'guest', ended: 'machine', recoverable: true }] } },
+  ],
+  [
+    'poison/contained',
+    /^poison ended the machine, and vm0 is there still$/,
+    { after: { consumptions: [{ by: 'kernel', ended: 'machine', recoverable: true }] } },
+  ],
+  [
+    'key/one-owner',
+    /^frame 0x64, gfn 0x10 of vm0, is under key 1, which is vm1’s$/,
+    { after: { keys: [{ ...KEY, vm: 'vm1' }] } },
+  ],
+  [
+    'key/one-owner',
+    /^key 2 is free, and a cache holds lines under it$/,
+    { after: { keys: [KEY, { key: 2, state: 'free', flushed: false }] } },
+  ],
+  ['key/one-owner', /^keys 1 and 2 are both vm0’s$/, { after: { keys: [KEY, { ...KEY, key: 2 }] } }],
+  [
+    'key/one-owner',
+    /^key 2 was leaked by vm2, and is in use again$/,
+    { before: { keys: [KEY, LEAKED] }, after: { keys: [KEY, { ...KEY, key: 2, vm: 'vm1' }] } },
+  ],
+  [
+    'memory/free-is-present',
+    /^frame 0x67 is on the free list although it belongs to vm0$/,
+    { after: { free: [{ frame: 103, count: 1 }], tdPages: [{ ...TD_PAGE, frame: 103 }] } },
+  ],
+  [
+    'memory/free-is-present',
+    /^frame 0x66 is on the free list although line 1 of it is keyed$/,
+    { after: { lines: [{ frame: 102, line: 1, state: 'keyed' }] } },
+  ],
+  [
+    'attributes/one-world',
+    /^gfn 0x14 of vm0 is shared, and its page belongs to the TD$/,
+    { after: { tdPages: [{ ...TD_PAGE, gfn: 0x14 }] } },
+  ],
   [
     'gmem/never-rebinds',
     /^file0 belonged to vm1 and now belongs to vm0$/,
@@ -307,6 +379,24 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
 
 /** Much the same, and right. */
 const KEPT: readonly (readonly [string, string, Case])[] = [
+  ['td/no-host-write', 'a page that nobody wrote to', { after: { hostWrites: [] } }],
+  ['td/no-user-write', 'a store of the kernel', { after: { hostWrites: [{ frame: 100, line: 0, via: 'direct' }] } }],
+  [
+    'td/not-mapped-by-host',
+    'a mapping of a page that was exported',
+    {
+      after: {
+        tdPages: [{ ...TD_PAGE, state: 'exported' }],
+        hostMaps: [{ vm: 'vm0', gfn: 0x10, frame: 100, by: 'user' }],
+      },
+    },
+  ],
+  [
+    'poison/contained',
+    'a machine that a core took down which could not go on',
+    { after: { vms: [], consumptions: [{ by: 'guest', ended: 'machine', recoverable: false }] } },
+  ],
+  ['key/one-owner', 'pages where keys have no numbers', { after: { keys: [], tdPages: [{ ...TD_PAGE, key: 0 }] } }],
   ['gmem/never-rebinds', 'a slot that refers to no file', { after: { slots: [{ ...SLOT, file: undefined }] } }],
   [
     'gmem/one-slot-per-page',
@@ -478,7 +568,7 @@ describe('an invariant', () => {
   });
 
   it('is not observable where the facts lack what it speaks of', () => {
-    const black = _.omit(SOUND, 'free', 'orphans', 'firstTouches', 'outOfBounds', ...DIRECT_MAP);
+    const black = _.omit(SOUND, 'free', 'orphans', 'firstTouches', 'outOfBounds', ...DIRECT_MAP, ...OF_TDS);
     const blind = INVARIANTS.filter((each) => !isObservable(each, black)).map(({ id }) => id);
     expect(blind).toEqual([
       'memory/free-is-present',
@@ -490,6 +580,11 @@ describe('an invariant', () => {
       'direct-map/unreachable',
       'direct-map/traced',
       'pfncache/valid-is-current',
+      'td/no-host-write',
+      'td/no-user-write',
+      'td/not-mapped-by-host',
+      'poison/contained',
+      'key/one-owner',
     ]);
   });
 
@@ -557,7 +652,7 @@ describe('facts of a stranger', () => {
 });
 
 describe('the facts of the specification', () => {
-  it.each(['gmem-link-rfc', 'direct-map-rfc-v2', 'direct-map-v12'])(
+  it.each(['gmem-link-rfc', 'direct-map-rfc-v2', 'direct-map-v12', 'share-explicitly', 's390-pv'])(
     'keep every invariant of %s that can be evaluated on them, over random programs',
     (profile) => {
       const specification = specify(profile);

@@ -2,10 +2,10 @@
 import { describe, expect, it } from '@jest/globals';
 import type { Range } from '../model/core/ranges.ts';
 import type { State } from '../model/core/state.ts';
-import { FULL_MACHINE, PROFILES } from '../model/core/profile.ts';
+import { FULL_MACHINE } from '../model/core/profile.ts';
 import { printProgram } from '../model/core/program.ts';
 import { expectationsOf } from '../conformance/check.ts';
-import { freshSeed, generated, parse, specify } from './support.ts';
+import { freshSeed, generated, GUEST_MEMORY, parse, specify } from './support.ts';
 
 const MIB = 1 << 20;
 const PAGE = 4096;
@@ -39,7 +39,7 @@ function bytesOf({ inodes, vms, mappings }: State): number {
   return sum;
 }
 
-describe.each(PROFILES.map(({ id }) => id))('programs in %s', (profile) => {
+describe.each(GUEST_MEMORY)('programs in %s', (profile) => {
   it.each([64, 64 << 10])('fit into a machine with %s MiB', (mebibytes) => {
     const specification = specify(profile, { ...FULL_MACHINE, memoryBytes: BigInt(mebibytes * MIB) });
     const seed = freshSeed();

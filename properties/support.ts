@@ -7,7 +7,7 @@ import { Generator, type GeneratedProgram } from '../conformance/generate.ts';
 import { SmallFastRandom } from '../conformance/random.ts';
 import { ALL_CAPABILITIES, type Capability, type Target } from '../adapters/adapter.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
-import { DEFAULT_PROFILE, FULL_MACHINE, profileById, PROFILES } from '../model/core/profile.ts';
+import { DEFAULT_PROFILE, FULL_MACHINE, holdsIn, profileById, PROFILES, type Realm } from '../model/core/profile.ts';
 import { headerOf, parseProgram, printProgram, type Program } from '../model/core/program.ts';
 import { Specification, type Rule } from '../model/core/specification.ts';
 import { tokenOf } from '../report/json.ts';
@@ -22,8 +22,16 @@ export const freshSeed = (): number => fc.readConfigureGlobal().seed ?? Math.flo
 export const specify = (profile = DEFAULT_PROFILE, machine = FULL_MACHINE): Specification =>
   new Specification({ profile: profileById(profile), machine }, CATALOGUE);
 
+const idsOf = (realm: Realm): readonly string[] =>
+  PROFILES.filter((profile) => holdsIn(profile, { realm })).map(({ id }) => id);
+
+/** Profiles about guest_memfd and proposals for it. */
+export const GUEST_MEMORY = idsOf('guest-memory');
+/** Profiles about guests whose memory the host must not touch, which have commands of their own. */
+export const TD = idsOf('td');
+
 /** Profiles whose design keeps every invariant; properties/designs.ts has the others. */
-export const SIMULATED = PROFILES.filter(({ id }) => !/^direct-map-(rfc-v1|v1[23])$/.test(id)).map(({ id }) => id);
+export const SIMULATED = GUEST_MEMORY.filter((id) => !/^direct-map-(rfc-v1|v1[23])$/.test(id));
 
 export const parse = (specification: Specification, text: string): Program => parseProgram(specification, text).program;
 

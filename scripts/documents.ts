@@ -4,6 +4,7 @@ import { reportJsonSchema } from '../report/json.ts';
 import { scenariosJsonSchema } from '../report/scenario.ts';
 import { rulesMarkdown } from '../report/rules-markdown.ts';
 import { designsMarkdown } from './designs-markdown.ts';
+import { tdDesignsMarkdown } from './td-designs-markdown.ts';
 import { answerSchema, protocolReference, requestSchema } from './protocol-reference.ts';
 
 export interface Document {
@@ -17,6 +18,7 @@ const json = (schema: object): string => `${JSON.stringify(schema, null, 2)}\n`;
 export const DOCUMENTS: readonly Document[] = [
   { path: 'docs/rules.md', text: rulesMarkdown },
   { path: 'docs/direct-map-designs.md', text: designsMarkdown },
+  { path: 'docs/tdx-designs.md', text: tdDesignsMarkdown },
   { path: 'docs/report.schema.json', text: () => json(reportJsonSchema()) },
   { path: 'docs/divergences.schema.json', text: () => json(divergencesJsonSchema()) },
   { path: 'docs/protocol-reference.md', text: protocolReference },

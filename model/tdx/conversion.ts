@@ -38,7 +38,8 @@ const takesBack = (args: Convert, state: State): boolean =>
 const toPrivate = (args: Convert, state: State): State => {
   const frame = madePrivate(state, frameAt(args, state));
   // What the guest and the host had in common stays in the page when the guest stops sharing it.
-  if (!has(state, 'ultravisor')) return withFrame(state, args.td, args.gfn, frame);
+  if (!has(state, 'ultravisor') || tdOf(state, args.td).phase === 'created')
+    return withFrame(state, args.td, args.gfn, frame);
   const lines = frame.page.lines.map(({ value }) => guestLine(value));
   return withFrame(state, args.td, args.gfn, { ...frame, page: { ...frame.page, lines }, entry: 'mapped' });
 };

@@ -1,0 +1,92 @@
+/** Guests whose memory the host must not touch: generation gets everywhere, designs keep what they claim, and flaws are found. */
+import { describe, expect, it } from '@jest/globals';
+import { referenceTarget } from '../adapters/reference/reference.ts';
+import { runCampaign } from '../conformance/campaign.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
+import { Specification } from '../model/core/specification.ts';
+import { brokenAtEnd } from './designs.ts';
+import { FIXED_SEED, freshSeed, parse, specify, TD, unreached, verdictOf } from './support.ts';
+import { FLAWS, HOST_ACCESSES, observedOf, paidFor } from './td-designs.ts';
+
+describe.each(TD)('in %s', (profile) => {
+  const specification = specify(profile);
+
+  it('every rule is reached', () => {
+    expect(unreached(specification, specification.rules())).toEqual([]);
+  });
+
+  it('every invariant about TDs that is not conceded is looked at, and holds', async () => {
+    const seed = freshSeed();
+    const target = referenceTarget();
+    const campaign = await runCampaign(specification, target, { seed, runs: 400, maxCommands: 60 });
+    expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
+    const held = campaign.invariants.filter(({ status }) => status === 'held').map(({ id }) => id);
+    const claimed = ['td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host', 'poison/contained'];
+    const { concedes = [] } = profileById(profile);
+    expect(held).toEqual(expect.arrayContaining(claimed.filter((id) => !concedes.includes(id))));
+    expect(held.filter((id) => concedes.includes(id))).toEqual([]);
+  });
+
+  it('has a program for each invariant that it concedes', () => {
+    const { concedes = [] } = profileById(profile);
+    const flawed = FLAWS.filter((each) => each.profile === profile).map(({ invariant }) => invariant);
+    expect(flawed.toSorted()).toEqual([...concedes].toSorted());
+  });
+});
+
+describe.each(FLAWS.map((flaw) => [flaw.profile, flaw.invariant, flaw] as const))(
+  '%s concedes %s',
+  (id, invariant, flaw) => {
+    it('which the last command of its program breaks', () => {
+      expect(brokenAtEnd(invariant, observedOf(flaw))).toBeDefined();
+      expect(brokenAtEnd(invariant, observedOf(flaw).slice(0, -1))).toBeUndefined();
+    });
+
+    it('and a campaign that asks for it finds a program as short', async () => {
+      const profile = {
+        ...profileById(id),
+        concedes: profileById(id).concedes?.filter((each) => each !== invariant) ?? [],
+      };
+      const specification = new Specification({ profile, machine: FULL_MACHINE }, CATALOGUE);
+      const { failure } = await runCampaign(specification, referenceTarget(), {
+        seed: FIXED_SEED,
+        runs: 2000,
+        maxCommands: 40,
+        shrinkBudget: 3000,
+        searchBudget: 500,
+      });
+      expect(failure?.invariant).toBe(invariant);
+      expect(failure?.program).toHaveLength(parse(specification, flaw.program).length);
+    });
+  },
+);
+
+describe('a host access to a private frame', () => {
+  const access = (command: RegExp) => {
+    const found = HOST_ACCESSES.find((each) => command.test(each.command));
+    if (found === undefined) throw new Error(`no access is ${String(command)}`);
+    return found;
+  };
+
+  it.each([
+    ['tdx-poison-rfc-v1', { host: 'SIGBUS', guest: 'ok 0x11', onStoppedCore: 'ok 0x11' }],
+    ['tdx-guest-memfd', { host: 'ok', guest: 'ok 0x11', onStoppedCore: 'ok 0x11' }],
+    ['share-explicitly', { host: 'SIGBUS', guest: 'ok 0x11', onStoppedCore: 'ok 0x11' }],
+    ['sev-c-bit', { host: 'ok', guest: 'ok 0x11', onStoppedCore: 'ok 0x11' }],
+    ['s390-pv', { host: 'ok', guest: 'SIGSEGV', onStoppedCore: 'SIGSEGV' }],
+  ])('by the mapping of the VMM is answered by %s as it is meant', (profile, paid) => {
+    expect(paidFor(access(/^host\.write .*via=user/), profile)).toEqual(paid);
+  });
+
+  it.each(['tdx-poison-rfc-v1', 'tdx-guest-memfd', 'share-explicitly'])(
+    'by the kernel of %s is paid for by the guest, or by the machine where the core cannot go on',
+    (profile) => {
+      expect(paidFor(access(/^host\.write .*via=direct width=word/), profile)).toEqual({
+        host: 'ok',
+        guest: 'machine check, ends the guest',
+        onStoppedCore: 'shutdown',
+      });
+    },
+  );
+});
