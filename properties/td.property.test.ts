@@ -1,7 +1,7 @@
 /** Guests whose memory the host must not touch: generation gets everywhere, designs keep what they claim, and flaws are found. */
 import { describe, expect, it } from '@jest/globals';
 import { referenceTarget } from '../adapters/reference/reference.ts';
-import { runCampaign } from '../conformance/campaign.ts';
+import { DEFAULT_BUDGET, runCampaign } from '../conformance/campaign.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
@@ -51,8 +51,7 @@ describe.each(FLAWS.map((flaw) => [flaw.profile, flaw.invariant, flaw] as const)
       const specification = new Specification({ profile, machine: FULL_MACHINE }, CATALOGUE);
       const { failure } = await runCampaign(specification, referenceTarget(), {
         seed: FIXED_SEED,
-        runs: 2000,
-        maxCommands: 40,
+        ...DEFAULT_BUDGET,
         shrinkBudget: 3000,
         searchBudget: 500,
       });

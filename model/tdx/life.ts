@@ -449,7 +449,10 @@ export const tdAdd = defineTransition({
   draw: ({ random, state }) => {
     const label = chooseTd(random, state, (td) => td.phase === 'initialized' && (!isTdx(state) || hasReadyVcpu(td)));
     if (label === undefined) return undefined;
-    const first = chooseFrame(random, state, label, (frame) => frame.private && !isOwned(frame));
+    const isFree = (frame: TdFrame): boolean => frame.private && !isOwned(frame);
+    const isPinned =
+      random.below(2) === 0 && tdOf(state, label).frames.some((frame) => isFree(frame) && frame.isPinned);
+    const first = chooseFrame(random, state, label, (frame) => isFree(frame) && (frame.isPinned || !isPinned));
     return {
       td: label,
       vcpu: chooseVcpu(random, tdOf(state, label), true),

@@ -101,7 +101,7 @@ const free = (command: string): Guard<OnGfn> =>
 const drawFrame =
   (wanted: (frame: TdFrame, td: Td) => boolean) =>
   ({ random, state }: Parameters<ReturnType<typeof defineTransition>['draw']>[0]): OnGfn | undefined => {
-    const label = chooseTd(random, state, (td) => td.frames.some((frame) => wanted(frame, td)));
+    const label = chooseTd(random, state, (td) => td.flush !== 'none' || td.frames.some((frame) => wanted(frame, td)));
     if (label === undefined) return undefined;
     return { td: label, gfn: chooseFrame(random, state, label, (frame) => wanted(frame, tdOf(state, label))) };
   };
@@ -175,7 +175,11 @@ export const septTrack = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const label = chooseTd(random, state, ({ frames }) => frames.some(({ entry }) => entry === 'blocked'));
+    const label = chooseTd(
+      random,
+      state,
+      ({ frames, flush }) => flush !== 'none' || frames.some(({ entry }) => entry === 'blocked'),
+    );
     return label === undefined ? undefined : { td: label };
   },
 });
@@ -230,6 +234,8 @@ const vcpuDomains = { td: tdLabel, vcpu } as const;
 
 type OnOneVcpu = ArgsOf<typeof vcpuDomains>;
 
+const isHeldByCpu = ({ vcpus }: Td): boolean => [...vcpus.values()].some(({ isAssociated }) => isAssociated);
+
 const isInitialized = (args: OnOneVcpu, state: State): boolean =>
   vcpuOf(state, args.td, args.vcpu)?.isInitialized === true;
 
@@ -275,14 +281,12 @@ export const keyFlushVcpu = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const label = chooseTd(random, state, ({ vcpus }) => [...vcpus.values()].some(({ isAssociated }) => isAssociated));
+    const label = chooseTd(random, state, (td) => td.flush !== 'none' || isHeldByCpu(td));
     if (label === undefined) return undefined;
     const associated = VCPUS.filter((each) => vcpuOf(state, label, each)?.isAssociated === true);
     return { td: label, vcpu: pick(random, associated.length > 0 ? associated : VCPUS) };
   },
 });
-
-const isHeldByCpu = ({ vcpus }: Td): boolean => [...vcpus.values()].some(({ isAssociated }) => isAssociated);
 
 export const keyFlushDone = defineTransition({
   name: 'key.flush-done',
