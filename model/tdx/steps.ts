@@ -432,7 +432,7 @@ type Reclaim = ArgsOf<typeof reclaimDomains>;
 
 const reclaimRow = (row: Refused<Reclaim>): Guard<Reclaim> => ({
   ...step<Reclaim>({}, { group: 'page', ...row }),
-  violate: vary<Reclaim>({ page: ['control', 'root'] }, row.violated),
+  violate: vary<Reclaim>({ page: ['control', 'root'] }, (args, state) => row.violated(args, state)),
 });
 
 export const pageReclaim = defineTransition({
