@@ -129,7 +129,7 @@ const hindrances = <A extends Access>(command: string, row: RowOf): readonly Gua
     only: { feature: 'ultravisor' },
     errno: 'EIO',
     when: 'the page is the guest’s: no device reaches it, and none makes the ultravisor export it',
-    source: 'Documentation/virt/kvm/s390/s390-pv.rst',
+    source: 'Documentation/virt/kvm/s390/s390-pv.rst, on I/O of protected guests',
     violated: (args, state) => args.via === 'dma' && frameAt(args, state).isPinned && isOwned(frameAt(args, state)),
   }),
 ];
