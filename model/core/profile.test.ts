@@ -17,6 +17,8 @@ const CONDITIONS: readonly (readonly [string, Condition | undefined, RegExp])[] 
   ['with direct-map', { feature: 'direct-map' }, /^direct-map-/],
   ['with direct-map-on-entry', { feature: 'direct-map-on-entry' }, /^direct-map-(rfc-v1|rfc-v2|v13)$/],
   ['with direct-map-host-address', { feature: 'direct-map-host-address' }, /^direct-map-v1[23]$/],
+  ['about td', { realm: 'td' }, /^(tdx-|share-|sev-|s390-)/],
+  ['with tdx', { feature: 'tdx' }, /^(tdx-|share-)/],
   ['with direct-map-one-cache', { feature: 'direct-map-one-cache' }, /^direct-map-rfc-v1$/],
 ];
 
