@@ -19,16 +19,22 @@ const CLI = bundledCommandLine();
 const schemaOf = (name: string): object => JSON.parse(readFileSync(join(ROOT, 'docs', name), 'utf8')) as object;
 const MUTANT = 'mutant:owner-not-compared';
 
-async function run(
-  ...args: readonly string[]
-): Promise<{ readonly status: number | null; readonly stdout: string; readonly stderr: string }> {
-  const child = spawn(process.execPath, [CLI, 'run', '--seed', '1', '--runs', '600', ...args], { cwd: ROOT });
+interface Ran {
+  readonly status: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+async function gmem(...args: readonly string[]): Promise<Ran> {
+  const child = spawn(process.execPath, [CLI, ...args], { cwd: ROOT });
   child.stdin.end();
   const closed = once(child, 'close');
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
   const [status] = (await closed) as [number | null];
   return { status, stdout, stderr };
 }
+
+const run = (...args: readonly string[]): Promise<Ran> => gmem('run', '--seed', '1', '--runs', '600', ...args);
 
 async function inFolder(use: (folder: string) => void | Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'gmem-known-'));
@@ -51,6 +57,13 @@ describe('--update-divergences', () => {
       const written = readFileSync(file, 'utf8');
       const validate = new Ajv2020({ strict: false }).compile(schemaOf('divergences.schema.json'));
       expect(validate(JSON.parse(written))).toBe(true);
+
+      const [entry] = JSON.parse(written) as readonly [KnownDivergence];
+      const witness = join(folder, 'witness.gmem');
+      writeFileSync(witness, entry.witness.join('\n'));
+      const replayed = await gmem('replay', witness, '--target', MUTANT, '--divergences', file);
+      expect(replayed.status).toBe(1);
+      expect(replayed.stdout).toMatch(/^observed .*\nknown {7}slot-set-file-of-another-vm: /m);
 
       const [again, other] = await Promise.all([
         run('--target', MUTANT, '--divergences', file, '--update-divergences', '--json', json),

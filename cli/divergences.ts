@@ -1,5 +1,6 @@
 /** The file of known divergences of a target: where it is, how it is read, and how a run writes it. */
 import { Option } from 'commander';
+import _ from 'lodash';
 import { readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { Target } from '../adapters/adapter.ts';
@@ -9,7 +10,8 @@ import {
   printDivergences,
   type KnownDivergence,
 } from '../conformance/divergences.ts';
-import { revised, type KnownResult, type KnownStatus } from '../conformance/known.ts';
+import type { Checking } from '../conformance/check.ts';
+import { Known, revised, type KnownResult, type KnownStatus } from '../conformance/known.ts';
 import { ROOT } from '../report/installation.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import { assertReplaceable, replaceFile } from './output.ts';
@@ -79,6 +81,14 @@ function parsed(json: string, shown: string): readonly KnownDivergence[] {
     throw error instanceof DivergenceError ? new UsageError(error.message) : error;
   }
 }
+
+/** What is known of the target, for who has a divergence of it: asking runs the witness of every entry, once. */
+export const knownOn = (checking: Checking, divergences: readonly KnownDivergence[]): (() => Promise<Known>) =>
+  _.once(async () => {
+    const known = new Known(checking, { divergences });
+    await known.examine();
+    return known;
+  });
 
 const DONE: Partial<Record<KnownStatus, string>> = { stale: 'removed', changed: 'corrected', new: 'added' };
 

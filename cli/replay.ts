@@ -6,6 +6,14 @@ import { EXIT_STATUS } from '../conformance/verdict.ts';
 import { failureReport } from '../report/json.ts';
 import { printReplay } from '../report/replay.ts';
 import { describe, printSubject } from '../report/terminal.ts';
+import { field } from '../report/text.ts';
+import {
+  divergencesOption,
+  knownOn,
+  loadDivergences,
+  noDivergencesOption,
+  type DivergenceOptions,
+} from './divergences.ts';
 import { helpWith } from './help.ts';
 import { withProgram, type Loaded } from './input.ts';
 import {
@@ -37,6 +45,8 @@ export const addReplay = (program: Command): Command =>
     .addOption(modulesOption())
     .addOption(appendOption())
     .addOption(timeLimitOption())
+    .addOption(divergencesOption())
+    .addOption(noDivergencesOption())
     .addOption(saveOption())
     .option('--c <file>', 'write a C program there as well that does the same on a kernel; - for standard output')
     .addHelpText(
@@ -50,20 +60,24 @@ export const addReplay = (program: Command): Command =>
       process.exitCode = await withProgram(argument, options, (loaded) => replay(loaded, options));
     });
 
-interface ReplayOptions extends SubjectOptions, SaveOptions {
+interface ReplayOptions extends SubjectOptions, SaveOptions, DivergenceOptions {
   readonly c?: string;
 }
 
-async function replay(loaded: Loaded, { c, save }: ReplayOptions): Promise<number> {
+async function replay(loaded: Loaded, options: ReplayOptions): Promise<number> {
+  const { c, save } = options;
   const tell = tellBeside(c);
   const reproducer = c === undefined ? undefined : reproducerOf(loaded);
   const { specification, target, program, modelHash: recorded } = loaded;
+  const known = knownOn(loaded, loadDivergences(target, options)?.entries ?? []);
   tell(
     `${printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash(), recorded })}\n`,
   );
   const stepwise = await runStepwise(loaded, program);
   const { verdict } = stepwise;
   tell(printReplay({ specification, program, ...stepwise }, COLORS));
+  const entry = verdict.kind === 'diverges' ? (await known()).entryFor(program, verdict) : undefined;
+  if (entry !== undefined) tell(field('known', `${entry.id}: ${entry.reason}`));
   if (save !== undefined && verdict.kind === 'diverges')
     tell(saveScenario(save, failureReport(loaded, unshrunk(verdict, program), stepwise), findingOn(loaded)));
   if (reproducer !== undefined) writeResult(c, reproducer(verdict));

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Target } from '../adapters/adapter.ts';
 import { unshrunk } from '../conformance/failure.ts';
-import { Known } from '../conformance/known.ts';
+import type { Known } from '../conformance/known.ts';
 import { modelHash } from '../conformance/model-hash.ts';
 import {
   misfit,
@@ -31,7 +31,13 @@ import {
 import { describe, type FailureContext } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
 import { scenarioFile, scenarioNames } from '../scenarios/library.ts';
-import { divergencesOption, loadDivergences, noDivergencesOption, type DivergenceOptions } from './divergences.ts';
+import {
+  divergencesOption,
+  knownOn,
+  loadDivergences,
+  noDivergencesOption,
+  type DivergenceOptions,
+} from './divergences.ts';
 import { fileTrouble, UsageError } from './errors.ts';
 import {
   addFormatOptions,
@@ -201,12 +207,7 @@ function judging(target: Target, options: ScenarioOptions): (profile: string) =>
   return _.memoize((profile) => {
     const specification = specify(profile, target.machine);
     const checking = { specification, target, timeLimitMs };
-    const known = _.once(async () => {
-      const known = new Known(checking, { divergences });
-      await known.examine();
-      return known;
-    });
-    return { ...checking, known };
+    return { ...checking, known: knownOn(checking, divergences) };
   });
 }
 
