@@ -1,5 +1,7 @@
 /** The simulator with one mistake each that shows only where two commands run at the same time. */
+import type { Folio } from '../simulator/frames.ts';
 import { SimulatorMachine } from '../simulator/index.ts';
+import { newLock } from '../simulator/kernel.ts';
 import type { Fault } from './hand-written.ts';
 
 export const RACE_FAULTS: readonly Fault[] = [
@@ -47,6 +49,45 @@ export const RACE_FAULTS: readonly Fault[] = [
     machine: class extends SimulatorMachine {
       override mmuNotifierRetryCache(): boolean {
         return false;
+      }
+    },
+  },
+  {
+    id: 'refreshes-not-serialised',
+    shortest: 8,
+    profile: 'direct-map-rfc-v2',
+    fault: 'lets two refreshes of one cache look up its page at the same time, and forgets one of the two shares',
+    machine: class extends SimulatorMachine {
+      override kvmGpcInit(
+        ...args: Parameters<SimulatorMachine['kvmGpcInit']>
+      ): ReturnType<SimulatorMachine['kvmGpcInit']> {
+        const gpc = super.kvmGpcInit(...args);
+        return {
+          ...gpc,
+          get refreshLock() {
+            return newLock('gpc->refresh_lock');
+          },
+        };
+      }
+    },
+  },
+  {
+    id: 'restores-after-free',
+    shortest: 6,
+    profile: 'direct-map-rfc-v2',
+    fault: 'puts a page back into the direct map when it was freed already, and may have left it for another file',
+    machine: class extends SimulatorMachine {
+      private late: Folio[] | undefined;
+      override deleteFromPageCache(...args: Parameters<SimulatorMachine['deleteFromPageCache']>): void {
+        const late: Folio[] = (this.late = []);
+        super.deleteFromPageCache(...args);
+        this.late = undefined;
+        this.handOver('folio_lock');
+        for (const folio of late) super.kvmGmemFolioClearPrivate(folio);
+      }
+      override kvmGmemFolioClearPrivate(folio: Folio): void {
+        if (this.late === undefined) super.kvmGmemFolioClearPrivate(folio);
+        else this.late.push(folio);
       }
     },
   },
