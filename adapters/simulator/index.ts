@@ -1,15 +1,20 @@
 /** The simulator behind the adapter contract, and the way to put a machine derived from it there. */
 import { FULL_MACHINE, type Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
-import type { Config } from '../../model/core/profile.ts';
+import { realmOf, type Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
-import { race } from './race.ts';
+import { race, type Racing } from './race.ts';
+import { newTdMachine, TdHost } from './td/commands.ts';
 
 export { SimulatorMachine } from './machine.ts';
+export { TdHost } from './td/commands.ts';
 
-function runCommand(machine: SimulatorMachine, command: AnyCommand): Observed | string {
+/** A machine that executes commands and looks into itself. */
+export type Simulated = Racing;
+
+function runCommand(machine: Simulated, command: AnyCommand): Observed | string {
   try {
     return { outcome: machine.run(command), facts: machine.facts() };
   } catch (error) {
@@ -17,7 +22,7 @@ function runCommand(machine: SimulatorMachine, command: AnyCommand): Observed | 
   }
 }
 
-function* observe(machine: SimulatorMachine, program: readonly AnyCommand[]): Generator<Observed> {
+function* observe(machine: Simulated, program: readonly AnyCommand[]): Generator<Observed> {
   for (const command of program) {
     const observed = runCommand(machine, command);
     if (typeof observed === 'string') {
@@ -32,7 +37,7 @@ function* observe(machine: SimulatorMachine, program: readonly AnyCommand[]): Ge
 /** A target whose programs each run on a fresh machine made by `create`. */
 export function machineTarget(
   name: string,
-  create: (config: Config) => SimulatorMachine,
+  create: (config: Config) => Simulated,
   machine: Machine = FULL_MACHINE,
 ): Target {
   return {
@@ -44,5 +49,8 @@ export function machineTarget(
   };
 }
 
+const newMachine = (config: Config): Simulated =>
+  realmOf(config.profile) === 'td' ? new TdHost(newTdMachine(config)) : new SimulatorMachine(config);
+
 export const simulatorTarget = (machine?: Machine): Target =>
-  machineTarget('simulator', (config) => new SimulatorMachine(config), machine);
+  machineTarget('simulator', newMachine, machine);

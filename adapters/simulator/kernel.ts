@@ -14,7 +14,8 @@ export type LockName =
   | 'invalidate_lock'
   | 'folio_lock'
   | 'gpc->lock'
-  | 'gpc->refresh_lock';
+  | 'gpc->refresh_lock'
+  | 'tdx_lock';
 
 /** Places at which another task may run: before and after each lock is taken or released, and these. */
 export type HandOverPoint = LockName | 'fput' | 'synchronize_srcu' | 'page_fault';

@@ -2,13 +2,23 @@
  * Two commands at the same time: one runs, as a whole, at a hand-over point within the other. So every schedule can be had
  * in which an operation is interrupted once by another one.
  */
-import type { Observation } from '../../model/core/outcome.ts';
+import type { Facts } from '../../model/core/facts.ts';
+import type { Observation, Outcome } from '../../model/core/outcome.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import type { Observed, Raced, Schedule } from '../adapter.ts';
-import { WouldBlock } from './kernel.ts';
-import type { SimulatorMachine } from './machine.ts';
+import { WouldBlock, type Kernel } from './kernel.ts';
 
-export function race(machine: SimulatorMachine, program: readonly AnyCommand[], schedule: Schedule): Raced {
+/** A machine in which a command can be interrupted. */
+export interface Racing extends Pick<Kernel, 'onHandOver'> {
+  /** One command, with the events of its own. */
+  run(command: AnyCommand): Outcome;
+  /** A command that may run within another one. */
+  execute(command: AnyCommand): Outcome;
+  forgetEvents(): void;
+  facts(): Facts;
+}
+
+export function race(machine: Racing, program: readonly AnyCommand[], schedule: Schedule): Raced {
   const observed: Observed[] = [];
   for (let at = 0; at < program.length; at++) {
     if (at !== schedule.at) {
@@ -25,7 +35,7 @@ export function race(machine: SimulatorMachine, program: readonly AnyCommand[], 
 }
 
 /** What is thrown is a crash of the machine, but for what says that the schedule is none. */
-function step(machine: SimulatorMachine, run: () => readonly Observation[]): readonly Observed[] {
+function step(machine: Racing, run: () => readonly Observation[]): readonly Observed[] {
   try {
     const outcomes = run();
     const facts = machine.facts();
@@ -39,7 +49,7 @@ function step(machine: SimulatorMachine, run: () => readonly Observation[]): rea
 class NoSchedule extends Error {}
 
 function raceOf(
-  machine: SimulatorMachine,
+  machine: Racing,
   [first, second]: readonly [AnyCommand, AnyCommand],
   { interrupted, point }: Schedule,
 ): Raced {

@@ -1,0 +1,143 @@
+/** Guests, and what the commands ask of a machine that runs them; three machines answer. */
+import type { Facts } from '../../../model/core/facts.ts';
+import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
+import type { Label } from '../../../model/core/state.ts';
+import { newLock, type Lock } from '../kernel.ts';
+import { GFNS, Gone, HostMm, type HostWrite, type Process, type Word } from './host-mm.ts';
+import { LINES, type Width } from './memory-controller.ts';
+
+export type World = 'private' | 'shared';
+export type Via = 'user' | 'gup' | 'direct' | 'kcore' | 'dma';
+
+export interface Vcpu {
+  readonly mutex: Lock;
+}
+
+/** struct kvm, and the VMM that has its descriptor. */
+export interface Guest {
+  readonly label: Label;
+  readonly process: Process;
+  /** Attributes of the guest frames: whether they are private. */
+  readonly private: boolean[];
+  readonly kvmLock: Lock;
+  readonly slotsLock: Lock;
+  readonly mmuLock: Lock;
+}
+
+export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
+
+export const wordOutcome = (word: Exclude<Word, 'poison'>): Outcome =>
+  word === 'ciphertext' ? { kind: 'ciphertext' } : ok(word);
+
+export abstract class Guests<G extends Guest = Guest> extends HostMm {
+  readonly guests = new Map<Label, G>();
+
+  protected override powerOff(): void {
+    super.powerOff();
+    this.guests.clear();
+  }
+
+  /** The frame that backs a guest frame in the world that it is in; undefined where nothing does. */
+  protected abstract backing(guest: G, gfn: number): number | undefined;
+  abstract facts(): Facts;
+
+  /** A command may run within another one, at a hand-over point. */
+  forgetEvents(): void {
+    this.hostWrites.length = 0;
+    this.consumptions.length = 0;
+  }
+
+  /** Ends what runs where the machine is gone, and starts it again with nothing in it. */
+  surviving(run: () => Outcome): Outcome {
+    try {
+      return run();
+    } catch (error) {
+      if (!(error instanceof Gone)) throw error;
+      this.powerOff();
+      return error.outcome;
+    }
+  }
+
+  protected newGuest(label: Label, process: Process): Guest {
+    return {
+      label,
+      process,
+      private: GFNS.map(() => false),
+      kvmLock: newLock('kvm->lock'),
+      slotsLock: newLock('slots_lock'),
+      mmuLock: newLock('mmu_lock'),
+    };
+  }
+
+  hostRead(guest: G, gfn: number, line: number, via: Via): Outcome {
+    if (via === 'dma') return this.dmaRead(guest, gfn, line);
+    if (via === 'user' || via === 'gup') {
+      const frame = this.hostAddress(guest, gfn, via);
+      return typeof frame === 'number' ? this.userLoad(frame, line, via) : frame;
+    }
+    const frame = this.backing(guest, gfn);
+    if (frame === undefined) return ok(0n);
+    return wordOutcome(via === 'kcore' ? this.readKcore(frame, line) : this.kernelLoad(frame, line));
+  }
+
+  private dmaRead({ process }: G, gfn: number, line: number): Outcome {
+    const frame = process.iommu.get(gfn);
+    if (frame === undefined) return fails('EIO');
+    const word = this.deviceLoad(frame, line);
+    return word === 'poison' || word === 'EIO' ? fails('EIO') : wordOutcome(word as Exclude<Word, 'poison'>);
+  }
+
+  private userLoad(frame: number, line: number, via: 'user' | 'gup'): Outcome {
+    if (via === 'gup') return wordOutcome(this.kernelLoad(frame, line));
+    const word = this.cpuLoad(frame, line);
+    if (word !== 'poison') return wordOutcome(word);
+    this.memoryFailure(frame);
+    return { kind: 'signal', signal: 'SIGBUS' };
+  }
+
+  hostWrite(guest: G, gfn: number, line: number, via: HostWrite['via'], width: Width, value: bigint): Outcome {
+    let frame: number | Outcome | undefined;
+    if (via === 'dma') frame = guest.process.iommu.get(gfn) ?? fails('EIO');
+    else if (via === 'user' || via === 'gup') frame = this.hostAddress(guest, gfn, via);
+    else frame = this.backing(guest, gfn);
+    if (frame === undefined) return ok();
+    if (typeof frame !== 'number') return frame;
+    return outcomeOf(this.hostStore(frame, line, value, width, via));
+  }
+
+  /** What is at the host address, for the VMM itself or for a system call. */
+  private hostAddress({ process }: G, gfn: number, via: 'user' | 'gup'): number | Outcome {
+    if (via === 'gup') {
+      const frame = this.getUserPages(process, gfn);
+      return typeof frame === 'string' ? fails(frame) : frame;
+    }
+    const frame = this.handleMmFault(process, gfn);
+    return typeof frame === 'string' ? { kind: 'signal', signal: frame } : frame;
+  }
+
+  hostZero(guest: G, gfn: number): Outcome {
+    const frame = this.backing(guest, gfn);
+    if (frame !== undefined) for (const line of LINES) this.hostStore(frame, line, 0n, 'line', 'zero');
+    return ok();
+  }
+
+  protected factsOfHost(): Facts & Required<Pick<Facts, 'vms' | 'private' | 'hostMaps'>> {
+    const guests = [...this.guests.values()];
+    return {
+      vms: guests.map(({ label }) => ({ vm: label })),
+      private: guests.flatMap((guest) =>
+        GFNS.filter((gfn) => guest.private[gfn]).map((gfn) => ({ vm: guest.label, start: gfn, end: gfn + 1 })),
+      ),
+      hostMaps: guests.flatMap(({ label, process }) => [
+        ...process.pages.flatMap(({ pte, frame }, gfn) =>
+          pte === 'present' && frame !== undefined ? [{ vm: label, gfn, frame, by: 'user' as const }] : [],
+        ),
+        ...[...process.iommu].map(([gfn, frame]) => ({ vm: label, gfn, frame, by: 'dma' as const })),
+      ]),
+      poisoned: [...this.hwpoison].sort((a, b) => a - b),
+      free: this.freeList.map((frame) => ({ frame, count: 1 })),
+      hostWrites: [...this.hostWrites],
+      consumptions: [...this.consumptions],
+    };
+  }
+}
