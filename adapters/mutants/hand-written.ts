@@ -6,7 +6,7 @@ import { PAGE_MASK, PAGE_SHIFT } from '../../model/core/abi.ts';
 import type { Errno } from '../../model/core/outcome.ts';
 import { DEFAULT_PROFILE, type Config } from '../../model/core/profile.ts';
 import type { Label } from '../../model/core/state.ts';
-import { machineTarget, SimulatorMachine } from '../simulator/index.ts';
+import { machineTarget, SimulatorMachine, type Simulated } from '../simulator/index.ts';
 import type { MemoryAttributes, PagesAre } from '../simulator/attributes.ts';
 import type { CachedFolio } from '../simulator/files.ts';
 import type { Folio } from '../simulator/frames.ts';
@@ -18,8 +18,9 @@ import type { MemoryRegion } from '../simulator/slots.ts';
 import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Mutant } from './mutant.ts';
 import { REVOCATION_FAULTS } from './revocation.ts';
+import { TD_FAULTS } from './td.ts';
 
-type MachineClass = new (config: Config) => SimulatorMachine;
+type MachineClass = new (config: Config) => Simulated;
 
 export interface Fault {
   readonly id: string;
@@ -596,4 +597,5 @@ export const HAND_WRITTEN = handWritten([
   ...lifecycle,
   ...DIRECT_MAP_FAULTS,
   ...REVOCATION_FAULTS,
+  ...TD_FAULTS,
 ]);

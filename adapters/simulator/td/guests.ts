@@ -24,6 +24,17 @@ export interface Guest {
   readonly mmuLock: Lock;
 }
 
+export const U64 = (1n << 64n) - 1n;
+/** TDX_SHARED_BIT_PWL_4, as an address. */
+export const SHARED_BIT = 1n << 47n;
+
+/** Whether so many pages from a guest frame on are a range that does not wrap, and does not end with a shared address. */
+export function isGuestRange(gfn: number, pages: bigint): boolean {
+  const gpa = BigInt(gfn) << 12n;
+  const end = (gpa + (pages << 12n)) & U64;
+  return pages !== 0n && end > gpa && ((end - 1n) & SHARED_BIT) === 0n;
+}
+
 export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export const wordOutcome = (word: Exclude<Word, 'poison'>): Outcome =>

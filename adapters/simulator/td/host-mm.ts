@@ -18,8 +18,8 @@ export const GFNS: readonly number[] = [0, 1, 2, 3];
 /** What a load of the host gives: a word, a word of which the bits mean nothing, or nothing but poison. */
 export type Word = bigint | 'ciphertext' | 'poison';
 
-/** An entry of a user page table: `poison` is a migration-type entry that says SIGBUS, and `none` is nothing at all. */
-export type Pte = 'present' | 'poison' | 'none';
+/** What is at a user address: the page, a mapping that has it no more because it is private, or no mapping at all. */
+export type Pte = 'present' | 'refused' | 'none';
 
 /** A page of the VMM at the host address of a guest frame. In swap it is its lines, and no frame. */
 export interface HostPage {
@@ -127,7 +127,7 @@ export abstract class HostMm extends Kernel {
   handleMmFault(process: Process, gfn: number): number | Signal {
     this.lockShared(this.mmapLock);
     const page = this.pageAt(process, gfn);
-    const found = page.pte === 'none' ? 'SIGSEGV' : page.pte === 'poison' ? 'SIGBUS' : this.doSwapPage(page);
+    const found = page.pte === 'none' ? 'SIGSEGV' : page.pte === 'refused' ? 'SIGBUS' : this.doSwapPage(page);
     this.unlockShared(this.mmapLock);
     return typeof found === 'number' && this.hwpoison.has(found) ? 'SIGBUS' : found;
   }

@@ -6,7 +6,7 @@ import type { Facts, FactParts } from '../../../model/core/facts.ts';
 import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
 import { newLock } from '../kernel.ts';
-import { Guests, wordOutcome, type Guest, type Vcpu, type World } from './guests.ts';
+import { Guests, isGuestRange, SHARED_BIT, U64, wordOutcome, type Guest, type Vcpu, type World } from './guests.ts';
 import { GFNS, Gone, type Process, type Word } from './host-mm.ts';
 import { LINES, MemoryController, SHARED_KEY, type Width } from './memory-controller.ts';
 import { HKIDS, TdxModule, type SeptEntry, type Status, type Td } from './tdx-module.ts';
@@ -14,9 +14,6 @@ import { HKIDS, TdxModule, type SeptEntry, type Status, type Td } from './tdx-mo
 const MAX_CPUID_ENTRIES = 256n;
 const PAGE_SHIFT = 12n;
 const PAGE_MASK = 0xfffn;
-const U64 = (1n << 64n) - 1n;
-/** TDX_SHARED_BIT_PWL_4, as an address. */
-const SHARED_BIT = 1n << 47n;
 const MAP_GPA_MAX_LEN = 2n << 20n;
 const EAGAIN = 11n;
 const EINVAL = 22n;
@@ -82,7 +79,7 @@ export class TdxMachine extends Guests<KvmTdx> {
     this.cpuStore(frame, line, value, width);
   }
 
-  protected override isGuestPage(frame: number): boolean {
+  override isGuestPage(frame: number): boolean {
     return this.seam.pamt.get(frame)?.type === 'REG';
   }
 
@@ -143,6 +140,7 @@ export class TdxMachine extends Guests<KvmTdx> {
     if (cpuids > MAX_CPUID_ENTRIES) return 'E2BIG';
     // setup_tdparams_eptp_controls() wants to find 0x80000008.
     if (cpuids === 0n) return 'EINVAL';
+    if (GFNS.some((gfn) => this.isReferenced(kvm, gfn))) return 'EAGAIN';
     return this.doTdxTdInit(kvm);
   }
 
@@ -207,9 +205,7 @@ export class TdxMachine extends Guests<KvmTdx> {
   /** tdx_vcpu_init_mem_region(), kvm_gmem_populate() */
   tdxVcpuInitMemRegion(kvm: KvmTdx, vcpu: VcpuTdx, gfn: number, pages: bigint, value: bigint): Errno | undefined {
     if (vcpu.tdvpr === undefined) return 'EINVAL';
-    const gpa = BigInt(gfn) << PAGE_SHIFT;
-    const end = (gpa + (pages << PAGE_SHIFT)) & U64;
-    if (pages === 0n || end <= gpa || ((end - 1n) & SHARED_BIT) !== 0n) return 'EINVAL';
+    if (!isGuestRange(gfn, pages)) return 'EINVAL';
     for (let at = gfn; BigInt(at) < BigInt(gfn) + pages; at++) {
       const error = this.doKvmGmemPopulate(kvm, at, value);
       if (error !== undefined) return error;
@@ -258,38 +254,46 @@ export class TdxMachine extends Guests<KvmTdx> {
   }
 
   private convert(kvm: KvmTdx, gfn: number, isPrivate: boolean): Errno | undefined {
-    const error = isPrivate ? this.unshare(kvm, gfn) : this.kvmUnmapPrivate(kvm, gfn);
+    const error = isPrivate ? this.unshare(kvm, gfn) : this.kvmArchPreSetMemoryAttributes(kvm, gfn);
     if (error !== undefined) return error;
     kvm.private[gfn] = isPrivate;
     if (!isPrivate) this.share(kvm, gfn);
     return undefined;
   }
 
+  /** kvm_arch_pre_set_memory_attributes(), of a frame that becomes shared */
+  kvmArchPreSetMemoryAttributes(kvm: KvmTdx, gfn: number): Errno | undefined {
+    return this.kvmUnmapPrivate(kvm, gfn);
+  }
+
   /** Nobody of user space may have the page, or get it, when it becomes private. */
   unshare(kvm: KvmTdx, gfn: number): Errno | undefined {
     if (!this.has('in-place')) return undefined;
-    if (this.has('explicit-maps') && kvm.process.iommu.has(gfn)) return 'EAGAIN';
-    const page = this.pageAt(kvm.process, gfn);
-    const frame = this.doSwapPage(page);
+    if (this.isReferenced(kvm, gfn)) return 'EAGAIN';
+    this.doSwapPage(this.pageAt(kvm.process, gfn));
     this.lock(this.mmapLock);
     this.unmapUserPage(kvm, gfn);
     this.unlock(this.mmapLock);
-    this.clearHighpage(frame);
     return undefined;
   }
 
-  /** The entry of the user page table says from now on that the page is private; GUP finds the same entry. */
+  /** Whether somebody has a reference that conversion must wait for, where the design waits. */
+  isReferenced({ process }: KvmTdx, gfn: number): boolean {
+    return this.has('explicit-maps') && process.iommu.has(gfn);
+  }
+
+  /** A poison entry; or the entry is gone, and a fault finds that the page is private. GUP finds the same. */
   unmapUserPage(kvm: KvmTdx, gfn: number): void {
     const page = this.pageAt(kvm.process, gfn);
-    page.pte = this.has('poison-entries') ? 'poison' : 'none';
+    if (page.pte === 'present') page.pte = 'refused';
     if (this.has('poison-entries') && page.frame !== undefined) this.markedPrivate.add(page.frame);
   }
 
   /** User space may touch the page again, when nothing of the guest is in it. */
   share(kvm: KvmTdx, gfn: number): void {
-    if (!this.has('poison-entries')) return;
+    if (!this.has('in-place')) return;
     const page = this.pageAt(kvm.process, gfn);
-    page.pte = 'present';
+    if (page.pte === 'refused') page.pte = 'present';
     if (page.frame !== undefined) this.markedPrivate.delete(page.frame);
   }
 
@@ -518,13 +522,13 @@ export class TdxMachine extends Guests<KvmTdx> {
   }
 
   /** What the module still owns cannot be used by anybody: it is leaked. */
-  private freeGuestMemory({ process, gmem, mirror }: KvmTdx): void {
-    for (const page of process.pages)
-      if (page.frame !== undefined) {
-        this.markedPrivate.delete(page.frame);
-        if ([...mirror.values()].includes(page.frame)) page.frame = undefined;
-      }
-    for (const [gfn, frame] of gmem) if (!mirror.has(gfn)) this.freePage(frame);
+  freeGuestMemory({ process, gmem }: KvmTdx): void {
+    for (const page of process.pages) {
+      if (page.frame === undefined) continue;
+      this.markedPrivate.delete(page.frame);
+      if (this.isGuestPage(page.frame)) page.frame = undefined;
+    }
+    for (const frame of gmem.values()) if (!this.isGuestPage(frame)) this.freePage(frame);
     this.exitMm(process);
   }
 
@@ -534,15 +538,20 @@ export class TdxMachine extends Guests<KvmTdx> {
     for (const vcpu of kvm.vcpus.values()) this.seam.vpFlush(vcpu.tdvpr);
     this.lock(this.tdxLock);
     if (this.releasesKey(kvm)) this.tdxHkidFree(kvm);
-    else this.leakHkid(kvm.hkid);
+    else this.leakHkid(kvm);
     this.unlock(this.tdxLock);
   }
 
   private releasesKey(kvm: KvmTdx): boolean {
-    if (kvm.mirror.size > 0) return false;
+    if (this.hasPrivatePages(kvm)) return false;
     if (!kvm.isFlushed && this.seam.mngVpflushdone(kvm.tdr) !== 'TDX_SUCCESS') return false;
     this.smpFuncDoPhymemCacheWb();
     return this.seam.mngKeyFreeid(kvm.tdr) === 'TDX_SUCCESS';
+  }
+
+  /** "HKID is released after all private pages have been removed": tdx_sept_remove_leaf_spte() */
+  hasPrivatePages({ mirror }: KvmTdx): boolean {
+    return mirror.size > 0;
   }
 
   /** smp_func_do_phymem_cache_wb(), on each package */
@@ -550,8 +559,9 @@ export class TdxMachine extends Guests<KvmTdx> {
     this.seam.phymemCacheWb();
   }
 
-  private leakHkid(hkid: number): void {
-    const entry = this.keyidPool.get(hkid);
+  /** "HKID is leaked": nobody gets it again. */
+  leakHkid({ hkid }: KvmTdx): void {
+    const entry = hkid === undefined ? undefined : this.keyidPool.get(hkid);
     if (entry !== undefined) entry.state = 'leaked';
   }
 
@@ -613,10 +623,13 @@ export class TdxMachine extends Guests<KvmTdx> {
 
   keyFlushVcpu(kvm: KvmTdx, id: string): Outcome {
     const vcpu = kvm.vcpus.get(id);
-    return vcpu === undefined ? fails('EBADF') : statusOutcome(this.seam.vpFlush(vcpu.tdvpr));
+    if (vcpu === undefined) return fails('EBADF');
+    return vcpu.tdvpr === undefined ? ok() : statusOutcome(this.seam.vpFlush(vcpu.tdvpr));
   }
 
+  /** tdx_mmu_release_hkid(), step by step: nobody begins with it while there is a private page. */
   keyFlushDone(kvm: KvmTdx): Outcome {
+    if (this.hasPrivatePages(kvm)) return fails('EBUSY');
     const status = this.seam.mngVpflushdone(kvm.tdr);
     if (status === 'TDX_SUCCESS') kvm.isFlushed = true;
     return statusOutcome(status);
@@ -628,7 +641,6 @@ export class TdxMachine extends Guests<KvmTdx> {
   }
 
   keyFree(kvm: KvmTdx): Outcome {
-    if (kvm.mirror.size > 0) return fails('EBUSY');
     const status = this.seam.mngKeyFreeid(kvm.tdr);
     if (status === 'TDX_SUCCESS') this.tdxHkidFree(kvm);
     return statusOutcome(status);
@@ -640,9 +652,9 @@ export class TdxMachine extends Guests<KvmTdx> {
 
   /** The VMM maps a frame of the memory object. */
   hostMap(kvm: KvmTdx, gfn: number): Errno | undefined {
-    if (kvm.private[gfn] === true) return 'EACCES';
     const page = this.pageAt(kvm.process, gfn);
-    if (page.pte === 'present') return 'EEXIST';
+    if (page.pte !== 'none') return 'EEXIST';
+    if (kvm.private[gfn] === true) return 'EACCES';
     page.pte = 'present';
     return undefined;
   }
@@ -690,9 +702,10 @@ export class TdxMachine extends Guests<KvmTdx> {
     }));
   }
 
+  /** What a vCPU could reach. */
   private stageTwo(): FactParts['stageTwo'] {
     return this.septEntries()
-      .filter(({ entry }) => !entry.isBlocked)
+      .filter(({ td, entry }) => !td.isFatal && !entry.isBlocked)
       .map(({ vm, gfn, entry }) => ({ vm, gfn, frame: entry.frame, count: 1, private: true }));
   }
 

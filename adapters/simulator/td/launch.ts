@@ -2,7 +2,7 @@
 import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
 import { newLock } from '../kernel.ts';
-import { Guests, type Guest, type Vcpu, type World } from './guests.ts';
+import { Guests, isGuestRange, type Guest, type Vcpu, type World } from './guests.ts';
 import { GFNS, Gone } from './host-mm.ts';
 import type { Width } from './memory-controller.ts';
 
@@ -55,15 +55,14 @@ export abstract class Launches extends Guests<LaunchedGuest> {
 
   kvmVmIoctlCreateVcpu(guest: LaunchedGuest, id: string): Errno | undefined {
     if (guest.vcpus.has(id)) return 'EEXIST';
-    if (guest.state !== 'initialized') return 'EIO';
     guest.vcpus.set(id, { mutex: newLock('vcpu->mutex') });
     return undefined;
   }
 
   addPages(guest: LaunchedGuest, gfn: number, pages: bigint, value: bigint): Errno | undefined {
-    if (guest.state !== 'initialized' || pages === 0n) return 'EINVAL';
+    if (guest.state !== 'initialized' || !isGuestRange(gfn, pages)) return 'EINVAL';
     for (let at = gfn; BigInt(at) < BigInt(gfn) + pages; at++) {
-      if (!GFNS.includes(at)) return 'EINVAL';
+      if (!GFNS.includes(at) || guest.private[at] !== true) return 'EINVAL';
       const error = this.launchUpdate(guest, at, value);
       if (error !== undefined) return error;
     }

@@ -110,7 +110,7 @@ export class PvMachine extends Launches {
   }
 
   /** Secure, or encrypted for the host. */
-  private isProtected(frame: number): boolean {
+  isProtected(frame: number): boolean {
     if (this.secureIn(frame) !== undefined) return true;
     return [...this.guests.values()].some((guest) =>
       guest.process.pages.some((page, gfn) => page.frame === frame && this.pages.has(keyOf(guest, gfn))),
@@ -138,12 +138,21 @@ export class PvMachine extends Launches {
 
   /** The guest calls the ultravisor: set page shared, remove shared. */
   protected override changeWorld(guest: LaunchedGuest, gfn: number, isPrivate: boolean): Outcome {
-    if (isPrivate || !this.pages.has(keyOf(guest, gfn))) return ok();
+    if (isPrivate) {
+      this.newPage(guest, gfn, this.plainOf(this.backing(guest, gfn)));
+      return ok();
+    }
+    if (!this.pages.has(keyOf(guest, gfn))) return ok();
     const page = this.kvmS390PvConvertToSecure(guest, gfn);
     if (page === undefined) return SIGSEGV;
     this.pages.delete(keyOf(guest, gfn));
-    this.contents.set(this.backing(guest, gfn), [...ZEROS]);
+    this.contents.set(this.backing(guest, gfn), [...page.plain]);
     return ok();
+  }
+
+  /** What is in a page that is the host's as well. */
+  private plainOf(frame: number): bigint[] {
+    return this.wordsOf(frame).map((word) => (word === 'ciphertext' ? 0n : word));
   }
 
   override runLoad(guest: LaunchedGuest, gfn: number, line: number, _: World): Outcome {
@@ -189,11 +198,12 @@ export class PvMachine extends Launches {
     };
   }
 
-  /** An exported page is where the host has put it; in swap it is in no frame. */
+  /** An exported page is where the host has put it: in swap it is in no frame. Of one that was changed nothing is left. */
   private pageFact(vm: Label, gfn: number, secureIn: number | undefined): Required<Facts>['tdPages'] {
-    const frame = secureIn ?? this.guests.get(vm)?.process.pages[gfn]?.frame;
-    if (frame === undefined) return [];
-    return [{ vm, gfn, frame, key: 0, state: secureIn === undefined ? 'exported' : 'mapped' }];
+    if (secureIn !== undefined) return [{ vm, gfn, frame: secureIn, key: 0, state: 'mapped' }];
+    const frame = this.guests.get(vm)?.process.pages[gfn]?.frame;
+    if (frame === undefined || !this.isUnchanged(frame)) return [];
+    return [{ vm, gfn, frame, key: 0, state: 'exported' }];
   }
 }
 

@@ -6,7 +6,7 @@ import type { Facts } from '../../../model/core/facts.ts';
 import { ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
 import { wordOutcome, type World } from './guests.ts';
-import type { Word } from './host-mm.ts';
+import type { Process, Word } from './host-mm.ts';
 import { KeyedCache } from './keyed-cache.ts';
 import { Launches, type LaunchedGuest } from './launch.ts';
 import { LINES, type Width } from './memory-controller.ts';
@@ -45,8 +45,8 @@ export class SevMachine extends Launches {
   }
 
   /** sev_pin_memory(): ciphertext depends on where it is. */
-  protected override isUnmovable(): boolean {
-    return true;
+  protected override isUnmovable({ label }: Process): boolean {
+    return this.guests.get(label)?.key !== undefined;
   }
 
   override allocZeroedPage(): number {
@@ -80,7 +80,8 @@ export class SevMachine extends Launches {
 
   /** The guest changes the bit in its own page table, and tells KVM. Nothing moves. */
   protected override changeWorld(guest: LaunchedGuest, gfn: number): Outcome {
-    this.encrypted.delete(this.backing(guest, gfn));
+    const { frame } = this.pageAt(guest.process, gfn);
+    if (frame !== undefined) this.encrypted.delete(frame);
     return ok();
   }
 
