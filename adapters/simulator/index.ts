@@ -1,7 +1,7 @@
 /** The simulator behind the adapter contract, and the way to put a machine derived from it there. */
 import { FULL_MACHINE, type Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
-import { realmOf, type Config } from '../../model/core/profile.ts';
+import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
@@ -50,7 +50,7 @@ export function machineTarget(
 }
 
 const newMachine = (config: Config): Simulated =>
-  realmOf(config.profile) === 'td' ? new TdHost(newTdMachine(config)) : new SimulatorMachine(config);
+  config.profile.realm === 'td' ? new TdHost(newTdMachine(config)) : new SimulatorMachine(config);
 
 export const simulatorTarget = (machine?: Machine): Target =>
   machineTarget('simulator', newMachine, machine);
