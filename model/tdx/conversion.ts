@@ -36,12 +36,19 @@ const takesBack = (args: Convert, state: State): boolean =>
   isTdx(state) && becomesShared(args, state) && isOwned(frameAt(args, state));
 
 const toPrivate = (args: Convert, state: State): State => {
-  const frame = madePrivate(state, frameAt(args, state));
+  const before = frameAt(args, state);
+  // Of SEV the host hears nothing: the guest changes its own page table.
+  const frame = has(state, 'c-bit') ? { ...before, private: true } : madePrivate(state, before);
   // What the guest and the host had in common stays in the page when the guest stops sharing it.
   if (!has(state, 'ultravisor') || tdOf(state, args.td).phase === 'created')
     return withFrame(state, args.td, args.gfn, frame);
   const lines = frame.page.lines.map(({ value }) => guestLine(value));
-  return withFrame(state, args.td, args.gfn, { ...frame, page: { ...frame.page, lines }, entry: 'mapped' });
+  return withFrame(state, args.td, args.gfn, {
+    ...frame,
+    page: { ...frame.page, lines },
+    entry: 'mapped',
+    isSwapped: false,
+  });
 };
 
 const toShared = (args: Convert, state: State): State => {
@@ -102,6 +109,7 @@ export const tdConvert = defineTransition({
       when: 'the page is to be shared, and the host changed it while it was exported: it cannot be imported any more',
       source: 'arch/s390/mm/fault.c: do_non_secure_storage_access()',
       violated: (args, state) => becomesShared(args, state) && frameAt(args, state).exported === 'changed',
+      leaves: (args, state) => withFrame(state, args.td, args.gfn, { isSwapped: false }),
     }),
   ],
   accepts: [
@@ -177,18 +185,15 @@ export const tdAugment = defineTransition({
       when: 'the TD had a machine check, or its vCPUs were flushed for good',
       violated: ({ td }, state) => tdOf(state, td).ended !== 'no' || tdOf(state, td).flush !== 'none',
     },
-    aimed<Augment>(
-      { gfn: GFNS, vcpu: VCPUS },
-      {
-        id: 'td.augment/shared',
-        errno: 'EFAULT',
-        when: 'the frame is shared',
-        source: 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()',
-        violated: (args, state) => !frameAt(args, state).private,
-      },
-    ),
   ],
   accepts: [
+    {
+      id: 'td.augment/shared',
+      when: 'the frame is shared: the shared page is fetched',
+      source: 'arch/x86/kvm/mmu/mmu.c: kvm_arch_vcpu_pre_fault_memory()',
+      applies: (args, state) => !frameAt(args, state).private,
+      accept: (args, state) => ({ state: withFrame(state, args.td, args.gfn, { isSwapped: false }) }),
+    },
     {
       id: 'td.augment/there',
       when: 'the frame has a page',

@@ -182,6 +182,7 @@ const frameRows = <A extends OnLine>(command: string): readonly Guard<A>[] => [
     when: 'the host changed the page while it was exported: it cannot be imported any more',
     source: 'arch/s390/mm/fault.c: do_non_secure_storage_access()',
     violated: (args, state) => frameAt(args, state).exported === 'changed',
+    leaves: (args, state) => withFrame(state, args.td, args.gfn, { isSwapped: false }),
   }),
 ];
 

@@ -159,7 +159,7 @@ const ends = (_args: Read, state: State): State =>
   restarted(state, { consumptions: [{ by: 'kernel', ended: 'machine', recoverable: !state.td.coreStops }] });
 
 const isCiphertext = (args: Read, state: State): boolean => {
-  if (exportsPage(args, state)) return true;
+  if (exportsPage(args, state)) return lineAt(args, state).under === 'guest';
   if (!has(state, 'c-bit')) return false;
   return (
     !(args.via === 'dma' && !frameAt(args, state).isPinned) && cached(lineAt(args, state), 'host').value === undefined
@@ -333,8 +333,13 @@ function written(args: Write, state: State): State {
 }
 
 /** The page is exported, and the host has changed it: the guest can never have it back. */
-const spoilt = (args: OnFrame, state: State): State =>
-  withFrame(state, args.td, args.gfn, { exported: 'changed', isSwapped: false });
+function spoilt(args: OnFrame, state: State, changed: readonly string[], value: bigint): State {
+  const { page } = frameAt(args, state);
+  const lines = page.lines.map((each, index) =>
+    changed.includes(String(index)) ? { value, under: 'host' as const, poisoned: false } : each,
+  );
+  return withFrame(state, args.td, args.gfn, { exported: 'changed', isSwapped: false, page: { ...page, lines } });
+}
 
 export const hostWrite = defineTransition({
   name: 'host.write',
@@ -354,20 +359,21 @@ export const hostWrite = defineTransition({
       when: 'the page is the guest’s: it is exported, and what is changed is the ciphertext',
       source: 'arch/s390/kernel/uv.c: uv_convert_from_secure()',
       applies: changesCiphertext,
-      accept: (args, state) => ({ state: spoilt(args, state) }),
+      accept: (args, state) => ({ state: spoilt(args, state, [args.line], args.value) }),
     },
     {
       id: 'host.write/poisons',
       only: { feature: 'tdx' },
       when: 'a part of a line of the TD is stored: by the partial-write erratum the line is poisoned, and nothing else happens yet',
       source: 'arch/x86/include/asm/cpufeatures.h: X86_BUG_TDX_PW_MCE',
-      applies: (args, state) => meetsGuests(args, state) && args.width === 'word',
+      applies: (args, state) =>
+        meetsGuests(args, state) && args.width === 'word' && lineAt(args, state).under === 'guest',
       accept: (args, state) => ({ state: written(args, state) }),
     },
     {
       id: 'host.write/replaces',
       only: { feature: 'tdx' },
-      when: 'a whole line of the TD is stored: the line is foreign, and poisoned no more; nothing else happens yet',
+      when: 'a whole line of the TD is stored, or a part of one that is foreign: the line is foreign, and poisoned no more; nothing else happens yet',
       source: 'arch/x86/virt/vmx/tdx/tdx.c: tdx_quirk_reset_paddr()',
       applies: meetsGuests,
       accept: (args, state) => ({ state: written(args, state) }),
@@ -403,7 +409,7 @@ const zeroDomains = { td: tdLabel, gfn } as const;
 type Zero = ArgsOf<typeof zeroDomains>;
 
 function zeroed(args: Zero, state: State): State {
-  if (changesCiphertext({ ...args, line: '0', via: 'direct' }, state)) return spoilt(args, state);
+  if (changesCiphertext({ ...args, line: '0', via: 'direct' }, state)) return spoilt(args, state, LINES, 0n);
   let after = state;
   for (const each of LINES)
     after = writtenLine({ ...args, line: each, via: 'direct' }, after, { value: 0n, isWhole: true });

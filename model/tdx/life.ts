@@ -1,5 +1,5 @@
 /** The life of a TD as its VMM sees it: created, initialized, filled, finalized, destroyed. */
-import { PAGE_SIZE } from '../core/abi.ts';
+import { PAGE_SIZE, wrap64 } from '../core/abi.ts';
 import { choice, fresh, u32, u64 } from '../core/domain.ts';
 import { pick } from '../core/random.ts';
 import { withEntry, withoutEntry, type Label, type State, type Td, type TdFrame } from '../core/state.ts';
@@ -13,7 +13,6 @@ import {
   has,
   isOwned,
   isTdx,
-  reset,
   tdOf,
   vcpuOf,
   VCPUS,
@@ -22,6 +21,7 @@ import {
   withTd,
   withVcpu,
   ZERO_LINE,
+  writtenBack,
 } from './machine.ts';
 import {
   aimed,
@@ -108,13 +108,9 @@ const MOST_CPUIDS = 256n;
 
 /** The frame where it becomes private. What was in swap at its address is dropped, where that is its only page. */
 export const madePrivate = (state: State, frame: TdFrame): TdFrame => {
-  const isDropped = frame.isSwapped && frame.vmmPage === undefined && !has(state, 'ultravisor');
-  return {
-    ...frame,
-    private: true,
-    page: isDropped ? reset(frame.page) : frame.page,
-    isSwapped: frame.isSwapped && !isDropped,
-  };
+  // KVM pins what it takes from user space, or SEV does, which brings it back from swap.
+  const isPinned = frame.vmmPage === undefined && !has(state, 'ultravisor');
+  return { ...frame, private: true, isSwapped: frame.isSwapped && !isPinned };
 };
 
 const initDomains = {
@@ -160,6 +156,15 @@ export const tdInit = defineTransition({
       violated: ({ cpuids }) => cpuids > MOST_CPUIDS,
       violate: (args) => ({ ...args, cpuids: MOST_CPUIDS + 1n }),
     },
+    {
+      id: 'td.init/no-cpuids',
+      only: { feature: 'tdx' },
+      errno: 'EINVAL',
+      when: 'there are no CPUID entries, and so not the one with the width of guest addresses',
+      source: `${TDX_SOURCE}: setup_tdparams_eptp_controls()`,
+      violated: ({ cpuids }) => cpuids === 0n,
+      violate: (args) => ({ ...args, cpuids: 0n }),
+    },
     aimed<ArgsOf<typeof initDomains>>(
       {},
       {
@@ -202,7 +207,7 @@ export const tdInit = defineTransition({
   ],
   draw: ({ random, state }) => {
     const label = chooseTd(random, state, ({ phase }) => phase === 'created');
-    return label === undefined ? undefined : { td: label, flags: 0n, cpuids: BigInt(random.below(3)) };
+    return label === undefined ? undefined : { td: label, flags: 0n, cpuids: BigInt(1 + random.below(2)) };
   },
 });
 
@@ -221,14 +226,7 @@ export const tdVcpu = defineTransition({
   weight: 8,
   guards: [
     noTd<ArgsOf<typeof vcpuDomains>>('td.vcpu'),
-    {
-      id: 'td.vcpu/not-initialized',
-      only: { feature: 'tdx' },
-      errno: 'EIO',
-      when: 'the TD is not initialized yet, or finalized, as one is that KVM has given up',
-      violated: ({ td }, state) => tdOf(state, td).phase !== 'initialized',
-      violate: vary<ArgsOf<typeof vcpuDomains>>({}, ({ td }, state) => tdOf(state, td).phase !== 'initialized'),
-    },
+    dead<ArgsOf<typeof vcpuDomains>>('td.vcpu'),
     {
       id: 'td.vcpu/taken',
       errno: 'EEXIST',
@@ -238,6 +236,14 @@ export const tdVcpu = defineTransition({
         { vcpu: VCPUS },
         (args, state) => vcpuOf(state, args.td, args.vcpu) !== undefined,
       ),
+    },
+    {
+      id: 'td.vcpu/not-initialized',
+      only: { feature: 'tdx' },
+      errno: 'EIO',
+      when: 'the TD is not initialized yet, or finalized',
+      violated: ({ td }, state) => tdOf(state, td).phase !== 'initialized',
+      violate: vary<ArgsOf<typeof vcpuDomains>>({}, ({ td }, state) => tdOf(state, td).phase !== 'initialized'),
     },
   ],
   accepts: [
@@ -360,8 +366,16 @@ function withPages(state: State, { td, gfn: first, value }: Add, count: number):
   let after = state;
   for (let page = Number(first); page < Number(first) + count; page++) {
     const name = String(page);
-    const filled = filledWith(frameOf(after, td, name).page, guestLine(value));
-    after = withFrame(after, td, name, { page: filled, entry: 'mapped', tracked: false, exported: 'no' });
+    const { page: before, vmmPage, isSwapped } = frameOf(after, td, name);
+    const filled = filledWith(before, guestLine(value));
+    after = withFrame(after, td, name, {
+      page: filled,
+      entry: 'mapped',
+      tracked: false,
+      exported: 'no',
+      // Unpacking touches the page.
+      isSwapped: isSwapped && vmmPage !== undefined,
+    });
   }
   return after;
 }
@@ -419,8 +433,12 @@ export const tdAdd = defineTransition({
       id: 'td.add/empty-or-wraps',
       errno: 'EINVAL',
       when: 'there are no pages, or so many that their addresses wrap or have the shared bit',
-      violated: ({ gfn: first, pages }) => pages === 0n || (BigInt(first) + pages) * PAGE_SIZE > SHARED_BIT,
-      violate: (args, _state, random) => ({ ...args, pages: pick(random, [0n, 1n << 52n, 1n << 36n]) }),
+      violated: ({ gfn: first, pages }) => {
+        const gpa = BigInt(first) * PAGE_SIZE;
+        const end = wrap64(gpa + pages * PAGE_SIZE);
+        return pages === 0n || end <= gpa || ((end - 1n) & SHARED_BIT) !== 0n;
+      },
+      violate: (args, _state, random) => ({ ...args, pages: pick(random, [0n, 1n << 52n, (1n << 35n) + 1n]) }),
     },
     tornDown<Add>('td.add'),
     hindrance(
@@ -500,6 +518,18 @@ export const tdFinalize = defineTransition({
         leaves: (_args, state) => withMachine(state, { busy: state.td.busy - 1 }),
       },
     ),
+    aimed<OnTd>(
+      {},
+      {
+        id: 'td.finalize/no-vcpus',
+        only: { feature: 'tdx' },
+        errno: 'EIO',
+        when: 'no vCPU is initialized: the module refuses (TDX_NO_VCPUS), which KVM takes for a bug of its own, and gives the VM up',
+        source: `${TDX_SOURCE}: tdx_td_finalize(); TDX module ABI: TDH.MR.FINALIZE`,
+        violated: ({ td }, state) => !hasReadyVcpu(tdOf(state, td)),
+        leaves: ({ td }, state) => withTd(state, td, { ended: 'dead' }),
+      },
+    ),
   ],
   accepts: [
     {
@@ -528,8 +558,10 @@ function without(state: State, label: Label, leaked: boolean): State {
   const going = tdOf(state, label);
   const busy = isTdx(state) ? busyAfterRemoval(state, going) : state.td.busy;
   const { key } = going;
+  // Caches are written back for every key whose flush is done, not for this one alone.
+  const tds = isTdx(state) && key !== undefined && !leaked ? writtenBack(state.td.tds) : state.td.tds;
   return withMachine(state, {
-    tds: withoutEntry(state.td.tds, label),
+    tds: withoutEntry(tds, label),
     busy: leaked ? busy - 1 : busy,
     ...(leaked && key !== undefined && { leakedKeys: new Map([...state.td.leakedKeys, [key, label]]) }),
   });

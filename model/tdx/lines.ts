@@ -111,9 +111,12 @@ export function storedByGuest(state: State, line: Line, isPrivate: boolean, valu
   return isTdx(state) && isBroken(line) && !isWhole ? { ...line, poisoned: true } : guestLine(value);
 }
 
-/** The line after a store of the host. In a page of a TD, with the partial-write erratum, a part of a line poisons it. */
+/** A line that is the TD's; or poisoned, which a part of it does not mend. */
+const isPrivate = ({ under, poisoned }: Line): boolean => poisoned || under === 'guest';
+
+/** The line after a store of the host. With the partial-write erratum a part of a line that is the TD's poisons it. */
 export function storedByHost(state: State, line: Line, isGuest: boolean, value: bigint, isWhole: boolean): Line {
   if (has(state, 'c-bit')) return withCopy(line, 'host', { value, dirty: true });
-  if (isTdx(state) && isGuest && !isWhole) return { ...line, poisoned: true };
+  if (isTdx(state) && isGuest && !isWhole && isPrivate(line)) return { ...line, poisoned: true };
   return { value, under: 'host', poisoned: false };
 }

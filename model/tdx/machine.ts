@@ -100,3 +100,10 @@ export const isOwned = ({ entry }: TdFrame): boolean => entry !== 'none';
 
 /** The frame as it is when nothing of the guest is in its page any more. */
 export const REMOVED = { entry: 'none', tracked: false, exported: 'no' } as const satisfies Partial<TdFrame>;
+
+/** Until the key is free: writing back does not change what the module knows of a key but that it is done. */
+export const isToWriteBack = ({ flush, key }: Td): boolean => flush !== 'none' && key !== undefined;
+
+/** TDH.PHYMEM.CACHE.WB: caches are written back for every key whose TD is flushed. */
+export const writtenBack = (tds: ReadonlyMap<Label, Td>): ReadonlyMap<Label, Td> =>
+  new Map([...tds].map(([label, td]): [Label, Td] => [label, isToWriteBack(td) ? { ...td, flush: 'caches' } : td]));

@@ -77,7 +77,7 @@ export const dead = <A extends OnTd>(command: string): Guard<A> =>
       id: `${command}/dead`,
       only: { feature: 'tdx' },
       errno: 'EIO',
-      when: 'KVM has given the VM up, because the guest touched memory that it had not accepted',
+      when: 'KVM has given the VM up: the guest touched memory that it had not accepted, or KVM found a bug of its own',
       source: 'virt/kvm/kvm_main.c: kvm_vm_ioctl(), kvm_vcpu_ioctl(); vmx/tdx.c: tdx_handle_ept_violation()',
       violated: (args, state) => tdOf(state, args.td).ended === 'dead',
     },

@@ -10,6 +10,7 @@ import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts
 import {
   GFNS,
   isOwned,
+  isToWriteBack,
   REMOVED,
   reset,
   tdOf,
@@ -19,6 +20,7 @@ import {
   withMachine,
   withTd,
   withVcpu,
+  writtenBack,
 } from './machine.ts';
 import {
   aimed,
@@ -27,6 +29,7 @@ import {
   frameAt,
   gfn,
   noTd,
+  noVcpu,
   refused,
   tdLabel,
   vcpu,
@@ -64,6 +67,7 @@ const busyRow = <A extends OnTd>(
   });
 
 const LIFECYCLE = 'TDX_LIFECYCLE_STATE_INCORRECT';
+const NO_KEYS = 'TDX_TD_KEYS_NOT_CONFIGURED';
 
 const step = <A extends OnTd>(choices: Choices, row: Refused<A>): Guard<A> =>
   aimed<A>(choices, refused<A>({ source: `${MODULE}: ${row.status}`, ...row }));
@@ -72,12 +76,13 @@ const step = <A extends OnTd>(choices: Choices, row: Refused<A>): Guard<A> =>
 const wrongLifecycle = <A extends OnTd>(
   command: string,
   isCalled: (args: A, state: State) => boolean = () => true,
+  status = NO_KEYS,
 ): Guard<A> =>
   step<A>(
     {},
     {
       id: `${command}/lifecycle`,
-      status: LIFECYCLE,
+      status,
       group: 'page',
       when: 'all vCPUs of the TD were flushed for good',
       violated: (args, state) => tdOf(state, args.td).flush !== 'none' && isCalled(args, state),
@@ -208,8 +213,9 @@ export const septRemove = defineTransition({
     onPage({
       id: 'sept.remove/not-blocked',
       status: 'TDX_GPA_RANGE_NOT_BLOCKED',
-      when: 'the entry is not blocked; removed all the same, a vCPU would get a new translation to what is the host’s',
-      violated: (args, state) => ['mapped', 'pending'].includes(frameAt(args, state).entry),
+      when: 'the TD runs, and the entry is not blocked; removed all the same, a vCPU would get a new translation to what is the host’s',
+      violated: (args, state) =>
+        ['mapped', 'pending'].includes(frameAt(args, state).entry) && tdOf(state, args.td).phase === 'runnable',
     }),
     onPage({
       id: 'sept.remove/not-tracked',
@@ -221,7 +227,7 @@ export const septRemove = defineTransition({
   accepts: [
     {
       id: 'sept.remove/removed',
-      when: 'the entry is blocked, and, where the TD runs, tracked: the page is the host’s, and zero',
+      when: 'the entry is blocked and tracked, which the module asks for where the TD runs: the page is the host’s, and zero',
       accept: (args, state) => ({
         state: withFrame(state, args.td, args.gfn, { ...REMOVED, page: reset(frameAt(args, state).page) }),
       }),
@@ -251,6 +257,7 @@ export const keyFlushVcpu = defineTransition({
   weight: 4,
   guards: [
     noTd<OnOneVcpu>('key.flush-vcpu'),
+    noVcpu<OnOneVcpu>('key.flush-vcpu'),
     noRoot<OnOneVcpu>('key.flush-vcpu'),
     wrongLifecycle<OnOneVcpu>('key.flush-vcpu', isInitialized),
     step<OnOneVcpu>(
@@ -312,7 +319,7 @@ export const keyFlushDone = defineTransition({
       },
     ),
     busyRow<OnTd>('key.flush-done'),
-    wrongLifecycle<OnTd>('key.flush-done'),
+    wrongLifecycle<OnTd>('key.flush-done', () => true, LIFECYCLE),
     step<OnTd>(
       {},
       {
@@ -341,8 +348,6 @@ export const keyFlushDone = defineTransition({
   },
 });
 
-const isToWriteBack = ({ flush }: Td): boolean => flush === 'vcpus';
-
 export const keyWriteBack = defineTransition({
   name: 'key.write-back',
   realm: 'td',
@@ -366,13 +371,7 @@ export const keyWriteBack = defineTransition({
     {
       id: 'key.write-back/written-back',
       when: 'there is a key to write back for',
-      accept: (_args, state) => {
-        const tds = [...state.td.tds].map(([label, td]): [string, Td] => [
-          label,
-          isToWriteBack(td) ? { ...td, flush: 'caches' } : td,
-        ]);
-        return { state: withMachine(state, { tds: new Map(tds) }) };
-      },
+      accept: (_args, state) => ({ state: withMachine(state, { tds: writtenBack(state.td.tds) }) }),
     },
   ],
   draw: ({ random, state }) =>
