@@ -48,8 +48,8 @@ export abstract class Guests<G extends Guest = Guest> extends HostMm {
     this.guests.clear();
   }
 
-  /** The frame that backs a guest frame in the world that it is in; undefined where nothing does. */
-  protected abstract backing(guest: G, gfn: number): number | undefined;
+  /** The frame that backs a guest frame in the world that it is in. */
+  protected abstract backing(guest: G, gfn: number): number;
   abstract facts(): Facts;
 
   /** A command may run within another one, at a hand-over point. */
@@ -87,7 +87,6 @@ export abstract class Guests<G extends Guest = Guest> extends HostMm {
       return typeof frame === 'number' ? this.userLoad(frame, line, via) : frame;
     }
     const frame = this.backing(guest, gfn);
-    if (frame === undefined) return ok(0n);
     return wordOutcome(via === 'kcore' ? this.readKcore(frame, line) : this.kernelLoad(frame, line));
   }
 
@@ -107,11 +106,10 @@ export abstract class Guests<G extends Guest = Guest> extends HostMm {
   }
 
   hostWrite(guest: G, gfn: number, line: number, via: HostWrite['via'], width: Width, value: bigint): Outcome {
-    let frame: number | Outcome | undefined;
+    let frame: number | Outcome;
     if (via === 'dma') frame = guest.process.iommu.get(gfn) ?? fails('EIO');
     else if (via === 'user' || via === 'gup') frame = this.hostAddress(guest, gfn, via);
     else frame = this.backing(guest, gfn);
-    if (frame === undefined) return ok();
     if (typeof frame !== 'number') return frame;
     return outcomeOf(this.hostStore(frame, line, value, width, via));
   }
@@ -128,7 +126,7 @@ export abstract class Guests<G extends Guest = Guest> extends HostMm {
 
   hostZero(guest: G, gfn: number): Outcome {
     const frame = this.backing(guest, gfn);
-    if (frame !== undefined) for (const line of LINES) this.hostStore(frame, line, 0n, 'line', 'zero');
+    for (const line of LINES) this.hostStore(frame, line, 0n, 'line', 'zero');
     return ok();
   }
 

@@ -38,8 +38,8 @@ export interface KvmTdx extends Guest {
   readonly mirror: Map<number, number>;
   /** What the host has done to an entry of it on the way to its removal. */
   readonly zapped: Map<number, 'blocked' | 'tracked'>;
-  /** The page cache of the guest_memfd. */
-  readonly gmem: Map<number, number>;
+  /** The page cache of the guest_memfd, where there is one: fallocate() has filled it. */
+  readonly gmem: ReadonlyMap<number, number>;
   isFlushed: boolean;
 }
 
@@ -88,9 +88,9 @@ export class TdxMachine extends Guests<KvmTdx> {
     return this.has('in-place') && this.guests.get(label)?.private[gfn] === true;
   }
 
-  protected override backing(kvm: KvmTdx, gfn: number): number | undefined {
-    if (kvm.private[gfn] === true && this.has('private-file')) return kvm.gmem.get(gfn);
-    return this.doSwapPage(this.pageAt(kvm.process, gfn));
+  protected override backing(kvm: KvmTdx, gfn: number): number {
+    const folio = kvm.private[gfn] === true ? kvm.gmem.get(gfn) : undefined;
+    return folio ?? this.doSwapPage(this.pageAt(kvm.process, gfn));
   }
 
   override isPageHwpoison(frame: number): boolean {
@@ -111,7 +111,7 @@ export class TdxMachine extends Guests<KvmTdx> {
       isDead: false,
       mirror: new Map(),
       zapped: new Map(),
-      gmem: new Map(),
+      gmem: new Map(this.has('private-file') ? GFNS.map((gfn) => [gfn, this.allocZeroedPage()]) : []),
       isFlushed: false,
     });
     return ok();
@@ -227,11 +227,8 @@ export class TdxMachine extends Guests<KvmTdx> {
 
   /** kvm_gmem_get_pfn(); without a guest_memfd it is the page at the host address, which KVM alone may still take. */
   kvmGmemGetPfn(kvm: KvmTdx, gfn: number): number | Errno {
-    const frame = this.has('private-file') ? kvm.gmem.get(gfn) : this.doSwapPage(this.pageAt(kvm.process, gfn));
-    if (frame !== undefined) return this.hwpoison.has(frame) ? 'EHWPOISON' : frame;
-    const added = this.allocZeroedPage();
-    kvm.gmem.set(gfn, added);
-    return added;
+    const frame = this.backing(kvm, gfn);
+    return this.hwpoison.has(frame) ? 'EHWPOISON' : frame;
   }
 
   /** tdx_td_finalize() */
@@ -364,7 +361,9 @@ export class TdxMachine extends Guests<KvmTdx> {
   }
 
   private kvmTdpPagePrefault(kvm: KvmTdx, gfn: number): Errno | undefined {
-    return kvm.private[gfn] === true ? this.kvmTdpMmuMap(kvm, gfn) : undefined;
+    if (kvm.private[gfn] === true) return this.kvmTdpMmuMap(kvm, gfn);
+    this.doSwapPage(this.pageAt(kvm.process, gfn));
+    return undefined;
   }
 
   /** kvm_tdp_mmu_map(), tdx_mem_page_aug() */
