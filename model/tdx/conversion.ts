@@ -19,6 +19,7 @@ import {
   VCPUS,
   withFrame,
   withMachine,
+  withTracked,
 } from './machine.ts';
 import { aimed, chooseFrame, chooseTd, chooseVcpu, dead, frameAt, gfn, noTd, noVcpu, tdLabel, vcpu } from './rows.ts';
 
@@ -52,16 +53,21 @@ const toPrivate = (args: Convert, state: State): State => {
 };
 
 const toShared = (args: Convert, state: State): State => {
-  const { page } = frameAt(args, state);
-  const lines = has(state, 'ultravisor') ? page.lines.map((each) => ({ ...each, under: 'host' as const })) : page.lines;
-  return withFrame(state, args.td, args.gfn, { ...REMOVED, private: false, page: { ...page, lines } });
+  const frame = frameAt(args, state);
+  const { page } = frame;
+  const shared = { ...REMOVED, private: false } as const;
+  // The ultravisor shares what it has imported, for which the page must be there.
+  if (!has(state, 'ultravisor') || !isOwned(frame)) return withFrame(state, args.td, args.gfn, shared);
+  const lines = page.lines.map((each) => ({ ...each, under: 'host' as const }));
+  return withFrame(state, args.td, args.gfn, { ...shared, page: { ...page, lines }, isSwapped: false });
 };
 
 /** KVM tries once more where the module is busy. */
 const takenBack = (args: Convert, state: State): State => {
-  const { page } = frameAt(args, state);
+  const { page, tracked } = frameAt(args, state);
   const removed = withFrame(state, args.td, args.gfn, { ...REMOVED, private: false, page: reset(page) });
-  return withMachine(removed, { busy: 0 });
+  const kicked = tdOf(state, args.td).phase === 'runnable' && !tracked ? withTracked(removed, args.td) : removed;
+  return withMachine(kicked, { busy: 0 });
 };
 
 const row = (each: Guard<Convert>): Guard<Convert> => aimed<Convert>({ gfn: GFNS, to: ['private', 'shared'] }, each);

@@ -2,8 +2,9 @@
 import { PAGE_SIZE, wrap64 } from '../core/abi.ts';
 import { choice, fresh, u32, u64 } from '../core/domain.ts';
 import { pick } from '../core/random.ts';
-import { withEntry, withoutEntry, type Label, type State, type Td, type TdFrame } from '../core/state.ts';
+import { withEntry, withoutEntry, type Label, type State, type Td, type TdFrame, type TdPage } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
+import { evicted } from './lines.ts';
 import {
   filledWith,
   frameOf,
@@ -107,10 +108,14 @@ export const tdCreate = defineTransition({
 const MOST_CPUIDS = 256n;
 
 /** The frame where it becomes private. What was in swap at its address is dropped, where that is its only page. */
+/** sev_mem_enc_register_region() flushes what the VMM has written by then. */
+const flushed = (page: TdPage): TdPage => ({ ...page, lines: page.lines.map((each) => evicted(each, 'host')) });
+
 export const madePrivate = (state: State, frame: TdFrame): TdFrame => {
   // KVM pins what it takes from user space, or SEV does, which brings it back from swap.
   const isPinned = frame.vmmPage === undefined && !has(state, 'ultravisor');
-  return { ...frame, private: true, isSwapped: frame.isSwapped && !isPinned };
+  const page = has(state, 'c-bit') ? flushed(frame.page) : frame.page;
+  return { ...frame, private: true, page, isSwapped: frame.isSwapped && !isPinned };
 };
 
 const initDomains = {

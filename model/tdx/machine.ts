@@ -107,3 +107,9 @@ export const isToWriteBack = ({ flush, key }: Td): boolean => flush !== 'none' &
 /** TDH.PHYMEM.CACHE.WB: caches are written back for every key whose TD is flushed. */
 export const writtenBack = (tds: ReadonlyMap<Label, Td>): ReadonlyMap<Label, Td> =>
   new Map([...tds].map(([label, td]): [Label, Td] => [label, isToWriteBack(td) ? { ...td, flush: 'caches' } : td]));
+
+/** TDH.MEM.TRACK, and every vCPU out of the guest: whatever is blocked by now can be removed. */
+export const withTracked = (state: State, label: Label): State =>
+  withTd(state, label, {
+    frames: tdOf(state, label).frames.map((each) => ({ ...each, tracked: each.entry === 'blocked' })),
+  });

@@ -19,6 +19,7 @@ import {
   withFrame,
   withMachine,
   withTd,
+  withTracked,
   withVcpu,
   writtenBack,
 } from './machine.ts';
@@ -173,10 +174,7 @@ export const septTrack = defineTransition({
     {
       id: 'sept.track/tracked',
       when: 'the TD is finalized: pages that are blocked by now can be removed',
-      accept: ({ td }, state) => {
-        const frames = tdOf(state, td).frames.map((each) => ({ ...each, tracked: each.entry === 'blocked' }));
-        return { state: withTd(state, td, { frames }) };
-      },
+      accept: ({ td }, state) => ({ state: withTracked(state, td) }),
     },
   ],
   draw: ({ random, state }) => {
@@ -259,7 +257,20 @@ export const keyFlushVcpu = defineTransition({
     noTd<OnOneVcpu>('key.flush-vcpu'),
     noVcpu<OnOneVcpu>('key.flush-vcpu'),
     noRoot<OnOneVcpu>('key.flush-vcpu'),
-    wrongLifecycle<OnOneVcpu>('key.flush-vcpu', isInitialized),
+    wrongLifecycle<OnOneVcpu>(
+      'key.flush-vcpu',
+      (args, state) => isInitialized(args, state) && tdOf(state, args.td).owned.control,
+    ),
+    step<OnOneVcpu>(
+      { vcpu: VCPUS },
+      {
+        id: 'key.flush-vcpu/no-page',
+        status: 'TDX_PAGE_METADATA_INCORRECT',
+        group: 'page',
+        when: 'the page of the vCPU was reclaimed with the other control pages',
+        violated: (args, state) => isInitialized(args, state) && !tdOf(state, args.td).owned.control,
+      },
+    ),
     step<OnOneVcpu>(
       { vcpu: VCPUS },
       {
