@@ -52,5 +52,4 @@ export function machineTarget(
 const newMachine = (config: Config): Simulated =>
   config.profile.realm === 'td' ? new TdHost(newTdMachine(config)) : new SimulatorMachine(config);
 
-export const simulatorTarget = (machine?: Machine): Target =>
-  machineTarget('simulator', newMachine, machine);
+export const simulatorTarget = (machine?: Machine): Target => machineTarget('simulator', newMachine, machine);

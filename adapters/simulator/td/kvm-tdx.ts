@@ -183,9 +183,7 @@ export class TdxMachine extends Guests<KvmTdx> {
   vcpuUnlockedIoctl(kvm: KvmTdx, id: string, run: (vcpu: VcpuTdx) => Errno | undefined): Errno | undefined {
     const vcpu = kvm.vcpus.get(id);
     if (vcpu === undefined) return 'EBADF';
-    return this.vmIoctl(kvm, () =>
-      kvm.hkid === undefined || kvm.state === 'runnable' ? 'EINVAL' : run(vcpu),
-    );
+    return this.vmIoctl(kvm, () => (kvm.hkid === undefined || kvm.state === 'runnable' ? 'EINVAL' : run(vcpu)));
   }
 
   /** tdx_vcpu_init(), tdx_td_vcpu_init() */
@@ -399,7 +397,9 @@ export class TdxMachine extends Guests<KvmTdx> {
   guestLoad(kvm: KvmTdx, id: string, gfn: number, line: number, world: World): Outcome {
     return this.kvmRun(kvm, id, (td) => {
       if (world === 'shared') return this.sharedAccess(kvm, td, gfn, (frame) => this.cpuLoad(frame, line));
-      return this.privateAccess(kvm, td, gfn, (entry) => this.guestWord(td, entry.frame, this.seam.guestLoad(td, entry, line)));
+      return this.privateAccess(kvm, td, gfn, (entry) =>
+        this.guestWord(td, entry.frame, this.seam.guestLoad(td, entry, line)),
+      );
     });
   }
 
@@ -686,9 +686,7 @@ export class TdxMachine extends Guests<KvmTdx> {
   private septEntries(): { readonly vm: Label; readonly td: Td; readonly gfn: number; readonly entry: SeptEntry }[] {
     return this.seam
       .tds()
-      .flatMap((td) =>
-        [...td.sept].map(([gfn, entry]) => ({ vm: this.labels.get(td) ?? 'nobody', td, gfn, entry })),
-      );
+      .flatMap((td) => [...td.sept].map(([gfn, entry]) => ({ vm: this.labels.get(td) ?? 'nobody', td, gfn, entry })));
   }
 
   private tdPages(): FactParts['tdPages'] {
@@ -718,7 +716,11 @@ export class TdxMachine extends Guests<KvmTdx> {
     const others = this.memory
       .unusual()
       .filter(({ frame, state }) => state.isPoisoned || !this.seam.owns(frame))
-      .map(({ frame, line, state }) => ({ frame, line, state: state.isPoisoned ? ('poisoned' as const) : ('keyed' as const) }));
+      .map(({ frame, line, state }) => ({
+        frame,
+        line,
+        state: state.isPoisoned ? ('poisoned' as const) : ('keyed' as const),
+      }));
     return [...foreign, ...others];
   }
 }

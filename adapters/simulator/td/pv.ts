@@ -68,7 +68,13 @@ export class PvMachine extends Launches {
     return frame;
   }
 
-  override hostStore(frame: number, line: number, value: bigint, width: Width, via: HostWrite['via']): Errno | undefined {
+  override hostStore(
+    frame: number,
+    line: number,
+    value: bigint,
+    width: Width,
+    via: HostWrite['via'],
+  ): Errno | undefined {
     if (via !== 'dma') this.archMakeFolioAccessible(frame);
     if (via === 'dma' && this.isProtected(frame)) return 'EIO';
     return super.hostStore(frame, line, value, width, via);
@@ -138,6 +144,8 @@ export class PvMachine extends Launches {
 
   /** The guest calls the ultravisor: set page shared, remove shared. */
   protected override changeWorld(guest: LaunchedGuest, gfn: number, isPrivate: boolean): Outcome {
+    // Nobody but a guest that runs under the ultravisor can call it.
+    if (guest.state === 'uninitialized') return ok();
     if (isPrivate) {
       this.newPage(guest, gfn, this.plainOf(this.backing(guest, gfn)));
       return ok();

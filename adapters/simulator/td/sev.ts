@@ -55,12 +55,13 @@ export class SevMachine extends Launches {
     return frame;
   }
 
-  /** sev_asid_new() */
+  /** sev_asid_new(), sev_mem_enc_register_region() */
   protected override start(guest: LaunchedGuest): Errno | undefined {
     const asid = ASIDS.find((each) => !this.asids.has(each));
     if (asid === undefined) return 'EBUSY';
     this.asids.set(asid, guest.label);
     guest.key = asid;
+    for (const page of guest.process.pages) this.sevClflushPages(this.doSwapPage(page));
     return undefined;
   }
 
