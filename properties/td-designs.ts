@@ -22,7 +22,7 @@ export const privateGuest = (profile: string, hasDevice: boolean): string =>
   text([
     'td.create td=td0 exits=yes',
     ...(isExplicit(profile) ? ['host.map td=td0 gfn=0'] : hasDevice ? ['dma.map td=td0 gfn=0'] : []),
-    'td.init td=td0 flags=0 cpuids=0',
+    'td.init td=td0 flags=0 cpuids=1',
     'td.vcpu td=td0 vcpu=0',
     ...(isTdx(profile) ? ['td.vcpu-init td=td0 vcpu=0 flags=0'] : []),
     'td.add td=td0 vcpu=0 gfn=0 pages=1 value=0x11',
@@ -100,7 +100,7 @@ export interface Flaw {
 const ADDED = (profile: string): string =>
   text([
     'td.create td=td0 exits=yes',
-    'td.init td=td0 flags=0 cpuids=0',
+    'td.init td=td0 flags=0 cpuids=1',
     ...(isTdx(profile) ? ['td.vcpu td=td0 vcpu=0', 'td.vcpu-init td=td0 vcpu=0 flags=0'] : []),
     'td.add td=td0 vcpu=0 gfn=0 pages=1 value=0',
   ]);

@@ -1,6 +1,7 @@
 /** Guests whose memory the host must not touch: generation gets everywhere, designs keep what they claim, and flaws are found. */
 import { describe, expect, it } from '@jest/globals';
 import { referenceTarget } from '../adapters/reference/reference.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { DEFAULT_BUDGET, runCampaign } from '../conformance/campaign.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
@@ -26,6 +27,13 @@ describe.each(TD)('in %s', (profile) => {
     const { concedes = [] } = profileById(profile);
     expect(held).toEqual(expect.arrayContaining(claimed.filter((id) => !concedes.includes(id))));
     expect(held.filter((id) => concedes.includes(id))).toEqual([]);
+  });
+
+  it('the simulator conforms', async () => {
+    const seed = freshSeed();
+    const target = simulatorTarget();
+    const campaign = await runCampaign(specification, target, { seed, runs: 300, maxCommands: 60 });
+    expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
   });
 
   it('has a program for each invariant that it concedes', () => {

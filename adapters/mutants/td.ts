@@ -40,7 +40,7 @@ const removal: readonly Fault[] = [
   },
   {
     id: 'td-page-reset-in-parts',
-    shortest: 6,
+    shortest: 3,
     profile: POISON,
     fault: 'resets a page of a TD with stores narrower than a line, which poison it',
     machine: host(
@@ -89,20 +89,6 @@ const removal: readonly Fault[] = [
       class extends TdxMachine {
         override tdhDoNoVcpus(...[call]: Parameters<TdxMachine['tdhDoNoVcpus']>): ReturnType<typeof call> {
           return call();
-        }
-      },
-    ),
-  },
-  {
-    id: 'leaked-td-page-freed',
-    shortest: 7,
-    profile: GMEM,
-    fault: 'puts a page on the free list that could not be removed from its TD',
-    machine: host(
-      class extends TdxMachine {
-        override freeGuestMemory(kvm: KvmTdx): void {
-          for (const frame of kvm.gmem.values()) this.freePage(frame);
-          this.exitMm(kvm.process);
         }
       },
     ),
@@ -158,7 +144,7 @@ const keys: readonly Fault[] = [
   },
   {
     id: 'key-not-given-back',
-    shortest: 6,
+    shortest: 7,
     profile: EXPLICIT,
     fault: 'forgets to give the key back when a TD is destroyed',
     machine: host(
@@ -171,7 +157,7 @@ const keys: readonly Fault[] = [
   },
   {
     id: 'td-enters-after-machine-check',
-    shortest: 9,
+    shortest: 8,
     profile: GMEM,
     fault: 'lets a TD go on that had a machine check',
     machine: host(
@@ -255,7 +241,7 @@ const worlds: readonly Fault[] = [
   },
   {
     id: 'share-before-zap',
-    shortest: 7,
+    shortest: 6,
     profile: POISON,
     fault: 'tells that a frame is shared while the private page is still in S-EPT',
     machine: host(
@@ -281,7 +267,7 @@ const worlds: readonly Fault[] = [
   },
   {
     id: 'private-file-at-host-address',
-    shortest: 6,
+    shortest: 4,
     profile: GMEM,
     fault: 'shows the VMM the private page at the host address of a private frame',
     machine: host(
@@ -356,7 +342,7 @@ const contrasts: readonly Fault[] = [
   },
   {
     id: 's390-changed-page-imported',
-    shortest: 7,
+    shortest: 5,
     profile: 's390-pv',
     fault: 'gives the guest a page whose ciphertext the host has changed',
     machine: host(

@@ -225,7 +225,7 @@ export class TdxMachine extends Guests<KvmTdx> {
 
   /** kvm_gmem_get_pfn(); without a guest_memfd it is the page at the host address, which KVM alone may still take. */
   kvmGmemGetPfn(kvm: KvmTdx, gfn: number): number | Errno {
-    const frame = this.backing(kvm, gfn);
+    const frame = kvm.gmem.get(gfn) ?? this.doSwapPage(this.pageAt(kvm.process, gfn));
     return this.hwpoison.has(frame) ? 'EHWPOISON' : frame;
   }
 
