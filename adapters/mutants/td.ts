@@ -6,6 +6,7 @@ import type { Errno, Outcome } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import { TdHost } from '../simulator/index.ts';
 import type { TdMachine } from '../simulator/td/commands.ts';
+import { Gone } from '../simulator/td/host-mm.ts';
 import { TdxMachine, type KvmTdx } from '../simulator/td/kvm-tdx.ts';
 import { SHARED_KEY, LINES } from '../simulator/td/memory-controller.ts';
 import { PvMachine } from '../simulator/td/pv.ts';
@@ -165,6 +166,22 @@ const keys: readonly Fault[] = [
         constructor(config: Config) {
           super(config);
           this.seam.machineCheck = () => undefined;
+        }
+      },
+    ),
+  },
+  {
+    id: 'guest-poison-panics',
+    shortest: 8,
+    profile: GMEM,
+    fault: 'panics where a guest consumes poison, although the core could go on',
+    machine: host(
+      class extends TdxMachine {
+        override consume(...[by, frame]: Parameters<TdxMachine['consume']>): Outcome {
+          const outcome = super.consume(by, frame);
+          if (outcome.kind !== 'machine-check' || by !== 'guest') return outcome;
+          this.consumptions.push({ by, ended: 'machine', recoverable: true });
+          throw new Gone({ kind: 'machine-check', ends: 'machine' });
         }
       },
     ),

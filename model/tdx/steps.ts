@@ -256,21 +256,13 @@ export const keyFlushVcpu = defineTransition({
   guards: [
     noTd<OnOneVcpu>('key.flush-vcpu'),
     noVcpu<OnOneVcpu>('key.flush-vcpu'),
-    noRoot<OnOneVcpu>('key.flush-vcpu'),
-    wrongLifecycle<OnOneVcpu>(
-      'key.flush-vcpu',
-      (args, state) => isInitialized(args, state) && tdOf(state, args.td).owned.control,
-    ),
-    step<OnOneVcpu>(
-      { vcpu: VCPUS },
-      {
-        id: 'key.flush-vcpu/no-page',
-        status: 'TDX_PAGE_METADATA_INCORRECT',
-        group: 'page',
-        when: 'the page of the vCPU was reclaimed with the other control pages',
-        violated: (args, state) => isInitialized(args, state) && !tdOf(state, args.td).owned.control,
-      },
-    ),
+    {
+      id: 'key.flush-vcpu/no-page',
+      unmodelled: 'the call names a page of the vCPU, and there is none',
+      when: 'the TD was not initialized, or its control pages are reclaimed',
+      violated: ({ td }, state) => !tdOf(state, td).owned.control,
+    },
+    wrongLifecycle<OnOneVcpu>('key.flush-vcpu', isInitialized),
     step<OnOneVcpu>(
       { vcpu: VCPUS },
       {
