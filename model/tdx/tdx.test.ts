@@ -17,7 +17,7 @@ function outcomes(profile: string, text: string): readonly string[] {
 }
 
 const START = `td.create td=td0 exits=yes
-td.init td=td0 flags=0 cpuids=0
+td.init td=td0 flags=0 cpuids=1
 td.vcpu td=td0 vcpu=0
 `;
 const TDX = `${START}td.vcpu-init td=td0 vcpu=0 flags=0\ntd.add td=td0 vcpu=0 gfn=0 pages=1 value=1\ntd.finalize td=td0\n`;
