@@ -156,6 +156,7 @@ export const tdInit = defineTransition({
     {
       id: 'td.init/too-many-cpuids',
       only: { feature: 'tdx' },
+      group: 'cpuids',
       errno: 'E2BIG',
       when: 'there are more than 256 CPUID entries',
       violated: ({ cpuids }) => cpuids > MOST_CPUIDS,
@@ -164,6 +165,7 @@ export const tdInit = defineTransition({
     {
       id: 'td.init/no-cpuids',
       only: { feature: 'tdx' },
+      group: 'cpuids',
       errno: 'EINVAL',
       when: 'there are no CPUID entries, and so not the one with the width of guest addresses',
       source: `${TDX_SOURCE}: setup_tdparams_eptp_controls()`,

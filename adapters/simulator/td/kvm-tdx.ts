@@ -406,7 +406,10 @@ export class TdxMachine extends Guests<KvmTdx> {
   guestStore(kvm: KvmTdx, id: string, gfn: number, line: number, world: World, width: Width, value: bigint): Outcome {
     return this.kvmRun(kvm, id, (td) => {
       if (world === 'shared')
-        return this.sharedAccess(kvm, td, gfn, (frame) => void this.cpuStore(frame, line, value, width));
+        return this.sharedAccess(kvm, td, gfn, (frame) => {
+          this.cpuStore(frame, line, value, width);
+          return undefined;
+        });
       return this.privateAccess(kvm, td, gfn, (entry) => {
         this.seam.guestStore(td, entry, line, value, width);
         return ok();

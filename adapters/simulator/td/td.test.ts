@@ -206,7 +206,7 @@ describe('a private page, to the host', () => {
   });
 });
 
-describe(POISON, () => {
+describe('only in tdx-poison-rfc-v1', () => {
   it('lets a device write to a page that became private under it', () => {
     const guest = new Guest(POISON, 'created');
     guest.run('dma.map', { gfn: 1n });
@@ -226,7 +226,7 @@ describe(POISON, () => {
   });
 });
 
-describe(EXPLICIT, () => {
+describe('only in share-explicitly', () => {
   it('waits for devices before a page becomes private, and takes it from the VMM', () => {
     const guest = new Guest(EXPLICIT, 'created');
     guest.run('host.map', { gfn: 0n });
@@ -239,7 +239,7 @@ describe(EXPLICIT, () => {
   });
 });
 
-describe(SEV, () => {
+describe('only in sev-c-bit', () => {
   it('keeps what both have written until one of them leaves the caches last', () => {
     const guest = new Guest(SEV);
     guest.store(8n);
@@ -250,7 +250,7 @@ describe(SEV, () => {
   });
 });
 
-describe(PV, () => {
+describe('only in s390-pv', () => {
   it('moves encrypted pages, and gives them back to the guest', () => {
     const guest = new Guest(PV);
     for (const how of ['migrate', 'swap-out', 'swap-in']) expect(guest.move(how)).toBe('ok');

@@ -2,7 +2,7 @@
  * The TDX module: it owns the pages of TDs by a table of its own (PAMT), and refuses what comes out of order. Functions are
  * named after its calls. Source: Intel TDX Module 1.5, src/vmm_dispatcher/api_calls, src/td_dispatcher.
  */
-import { LINES, type Loaded, type MemoryController, SHARED_KEY, type Width } from './memory-controller.ts';
+import { LINES, type Loaded, type MemoryController, type Width } from './memory-controller.ts';
 
 /** A status code without the operand that it speaks of. */
 export type Status = 'TDX_SUCCESS' | `TDX_${Uppercase<string>}`;
@@ -321,5 +321,3 @@ export class TdxModule {
     return [...this.pamt.values()].flatMap((entry) => (entry.type === 'TDR' ? [entry.td] : []));
   }
 }
-
-export const isPrivateKey = (keyId: number): boolean => keyId !== SHARED_KEY;
