@@ -70,10 +70,15 @@ export const scenarioTexts = () =>
     .map(scenarioText)
     .map((text) => ({ text, mutant: headerOf(text)['mutant'] }));
 
-/** The programs under scenarios/ that can be read in every profile, and make no allocation fail. */
+const COMMON: ReadonlySet<string> = new Set(specify('linux-6.18').transitions.keys());
+
+const commandsOf = (text: string): readonly string[] =>
+  text.split('\n').flatMap((line) => /^[a-z][a-z.-]*/.exec(line)?.[0] ?? []);
+
+/** The programs under scenarios/ that can be read in every profile about guest memory, and make no allocation fail. */
 export const scenarios = (specification: Specification): readonly GeneratedProgram[] =>
   scenarioTexts()
-    .filter(({ text }) => !text.includes('fault.slab') && !text.includes('gmem.link'))
+    .filter(({ text }) => commandsOf(text).every((name) => COMMON.has(name) && name !== 'fault.slab'))
     .map(({ text }) => parse(specification, text))
     .map((commands) => ({ commands, trace: expectationsOf(specification, commands) }));
 
