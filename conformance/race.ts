@@ -73,13 +73,21 @@ function isRace(specification: Specification, program: Program, at: number): boo
 
 /** Whether the specification takes no position before both commands are done, in one order or the other. */
 function isSilent(specification: Specification, program: Program, at: number): boolean {
-  const [first, second] = [program[at], program[at + 1]] as [AnyCommand, AnyCommand];
-  const before = program.slice(0, at);
-  return [
-    [...before, first, second],
-    [...before, second, first],
-  ].some((order) => expectationsOf(specification, order).some(({ unmodelled }) => unmodelled !== undefined));
+  const before = expectationsOf(specification, program.slice(0, at));
+  if (before.some(({ unmodelled }) => unmodelled !== undefined)) return true;
+  return isSilentFrom(specification, before.at(-1)?.state ?? specification.initial, program.slice(at, at + 2));
 }
+
+/** Whether the specification takes no position on the two commands in that state, in one order or the other. */
+const isSilentFrom = (specification: Specification, state: State, pair: Program): boolean =>
+  [pair, pair.toReversed()].some((order) => {
+    let from = state;
+    return order.some((command) => {
+      const { unmodelled, state: next } = specification.step(from, command);
+      from = next;
+      return unmodelled !== undefined;
+    });
+  });
 
 /** States that the machine may be in, by the ways in which the commands so far may have come about. */
 type Worlds = readonly State[];
@@ -99,6 +107,9 @@ function judged(
   const before = inOrder(specification, [specification.initial], executed.slice(0, schedule.at), 'alone');
   // What parts before the two commands is no race.
   if (before === 'silent' || before.length === 0) return undefined;
+  // Nor is what was run without need: behind an error of the environment the specification may take no position.
+  if (before.some((state) => isSilentFrom(specification, state, program.slice(schedule.at, schedule.at + 2))))
+    return undefined;
   const pair = executed.slice(schedule.at, schedule.at + 2);
   const [one, other] = [pair, pair.toReversed()].map((order) => inOrder(specification, before, order, 'at once'));
   if (one === undefined || other === undefined || one === 'silent' || other === 'silent') return undefined;

@@ -21,9 +21,10 @@ export abstract class GmemDirectMap extends Attributes {
 
   /** folio_lock(), of folios of one page. */
   folioLock({ frame }: Folio): void {
-    let lock = this.folioLocks.get(frame);
-    if (lock === undefined) this.folioLocks.set(frame, (lock = newLock('folio_lock')));
+    const lock = this.folioLocks.get(frame) ?? newLock('folio_lock');
+    // Another task may have taken and dropped it before this one has it.
     this.lock(lock);
+    this.folioLocks.set(frame, lock);
   }
 
   /** folio_unlock() */
