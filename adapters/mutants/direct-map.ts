@@ -8,7 +8,7 @@ import type { PagesAre } from '../simulator/attributes.ts';
 import type { Folio } from '../simulator/frames.ts';
 import { SimulatorMachine } from '../simulator/index.ts';
 import type { GmemFile, Inode, Kvm, MemSlot, PfnCache } from '../simulator/objects.ts';
-import type { Fault } from './hand-written.ts';
+import type { Fault } from './fault.ts';
 
 const COUNTED = 'direct-map-rfc-v2';
 

@@ -2,7 +2,7 @@
 import type { Folio } from '../simulator/frames.ts';
 import { SimulatorMachine } from '../simulator/index.ts';
 import { newLock } from '../simulator/kernel.ts';
-import type { Fault } from './hand-written.ts';
+import type { Fault } from './fault.ts';
 
 export const RACE_FAULTS: readonly Fault[] = [
   {

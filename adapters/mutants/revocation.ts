@@ -7,7 +7,7 @@ import type { Folio } from '../simulator/frames.ts';
 import { SimulatorMachine } from '../simulator/index.ts';
 import { PART } from '../simulator/kernel.ts';
 import type { GmemFile, Inode, Kvm, PfnCache } from '../simulator/objects.ts';
-import type { Fault } from './hand-written.ts';
+import type { Fault } from './fault.ts';
 
 const COUNTED = 'direct-map-rfc-v2';
 

@@ -11,7 +11,7 @@ import { TdxMachine, type KvmTdx } from '../simulator/td/kvm-tdx.ts';
 import { SHARED_KEY, LINES } from '../simulator/td/memory-controller.ts';
 import { PvMachine } from '../simulator/td/pv.ts';
 import { SevMachine } from '../simulator/td/sev.ts';
-import type { Fault } from './hand-written.ts';
+import type { Fault } from './fault.ts';
 
 const POISON = 'tdx-poison-rfc-v1';
 const GMEM = 'tdx-guest-memfd';
