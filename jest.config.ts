@@ -17,7 +17,7 @@ export const project = (displayName: string, testMatch: readonly string[], rest:
   ...rest,
 });
 
-/** These need QEMU and a kernel, or the built package: jest.kernel.config.ts, jest.package.config.ts. */
+/** These need QEMU and a kernel, or the built package: jest.kernel.config.ts, jest.package.config.ts. Mutants: jest.mutants.config.ts. */
 const SELF_CONTAINED = { testPathIgnorePatterns: ['/node_modules/', '\\.(kernel|package)\\.test\\.ts$'] };
 
 const config: Config = {
@@ -28,7 +28,6 @@ const config: Config = {
     project('unit', ['{model,conformance,adapters,report,cli,jest,scripts,bench}/**/*.test.ts'], SELF_CONTAINED),
     project('properties', ['properties/**/!(mutants)*.test.ts']),
     project('scenarios', ['scenarios/**/*.test.ts']),
-    project('mutants', ['properties/**/mutants*.test.ts']),
   ],
 };
 

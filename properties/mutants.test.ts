@@ -1,6 +1,6 @@
 /**
  * The kit grades itself: every wrong implementation is told from a right one within the default budget. The
- * hand-written ones are found in shrinking.test.ts as well, which shrinks what they are found by.
+ * hand-written ones are found in mutants-witnesses.test.ts as well, which shrinks what they are found by.
  */
 import { describe, expect, it } from '@jest/globals';
 import { MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
