@@ -212,7 +212,7 @@ describe('a jest project', () => {
     });
     expect(failures).toEqual([]);
     const programs = 'mine random programs, by the rules of linux-7.3';
-    expect(passed).toContainEqual(expect.stringMatching(`^${programs} slot\\.set: \\d+ rules$`));
+    expect(passed).toContainEqual(expect.stringMatching(`^${programs} guest_memfd slot\\.set: \\d+ rules$`));
     expect(passed).toContainEqual(expect.stringMatching(`^${programs} memory/private-is-secret: Two runs`));
     expect(passed).toContainEqual(expect.stringMatching('^mine scenarios zeroed-once: A page'));
     expect(skipped).toContainEqual(
@@ -239,8 +239,8 @@ describe('a jest project', () => {
         conformanceSuite({ name: 'careless', target: () => toyTarget(() => new Careless()), commands: TOY_COMMANDS, unobservable });`,
     };
     const { passed, failed, skipped, failures } = jest('typescript', files);
-    expect(passed).toContain('toy random programs, by the rules of linux-7.3 gmem.create: 7 rules');
-    expect(failed).toEqual(['careless random programs, by the rules of linux-7.3 gmem.create: 7 rules']);
+    expect(passed).toContain('toy random programs, by the rules of linux-7.3 guest_memfd gmem.create: 7 rules');
+    expect(failed).toEqual(['careless random programs, by the rules of linux-7.3 guest_memfd gmem.create: 7 rules']);
     expect(skipped).toContainEqual(
       expect.stringMatching(/gmem\/never-rebinds: .* \(skipped: the toy does not show its inside\)$/),
     );
@@ -287,7 +287,7 @@ describe('a jest project', () => {
     expect(told).toContain('stale: no longer reproduces: remove it');
     expect(told).toMatch(/inconclusive: .*the target was gone after 0 of \d+ commands\nseed +7; /);
     expect(told).toContain('never evaluated in 300 programs: give the suite more runs');
-    expect(passed).toContain('seen random programs, by the rules of linux-7.3 fd.close: 4 rules');
+    expect(passed).toContain('seen random programs, by the rules of linux-7.3 guest_memfd fd.close: 4 rules');
   });
 
   it('in ES modules awaits a target that takes time to open', () => {
@@ -303,6 +303,6 @@ describe('a jest project', () => {
       { NODE_OPTIONS: '--experimental-vm-modules' },
     );
     expect(failures).toEqual([]);
-    expect(passed).toContainEqual(expect.stringMatching(/by the rules of linux-6\.18 vm\.create/));
+    expect(passed).toContainEqual(expect.stringMatching(/by the rules of linux-6\.18 guest_memfd vm\.create/));
   });
 });

@@ -21,6 +21,6 @@ export const INVARIANTS: readonly Invariant[] = [
 ];
 
 /** Those that speak of what there is in the profile, and that its design does not concede. */
-export const invariantsOf = _.memoize((profile: Profile): readonly Invariant[] =>
+export const invariantsOf: (profile: Profile) => readonly Invariant[] = _.memoize((profile: Profile) =>
   INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && profile.concedes?.includes(id) !== true),
 );
