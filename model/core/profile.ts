@@ -29,8 +29,6 @@ export type Feature =
   | 'private-file'
   /** User space maps itself what is shared. */
   | 'explicit-maps'
-  /** What a guest has left in memory cannot harm another kernel that is started over it. */
-  | 'kexec'
   /** Private memory is SEV's: what differs is a bit in page tables. */
   | 'c-bit'
   /** Private memory is s390's: what the host touches is exported. */
@@ -157,7 +155,7 @@ export const PROFILES: readonly Profile[] = [
     id: 'sev-c-bit',
     title: 'SEV: the VMM maps all guest memory without the bit that encrypts',
     release: [7, 3, 4],
-    features: ['in-place', 'c-bit', 'kexec'],
+    features: ['in-place', 'c-bit'],
     realm: 'td',
     concedes: ['td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'],
     source:
@@ -167,7 +165,7 @@ export const PROFILES: readonly Profile[] = [
     id: 's390-pv',
     title: 'Protected virtualization of s390: the host has the encrypted page, the guest the plain one',
     release: [7, 3, 4],
-    features: ['in-place', 'ultravisor', 'kexec'],
+    features: ['in-place', 'ultravisor'],
     realm: 'td',
     concedes: ['td/not-mapped-by-host'],
     source:

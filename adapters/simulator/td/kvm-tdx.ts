@@ -665,9 +665,9 @@ export class TdxMachine extends Guests<KvmTdx> {
     this.pageAt(kvm.process, gfn).pte = 'none';
   }
 
-  /** machine_kexec_prepare(): another kernel would meet what this one has left in TDs. */
+  /** tdx_shutdown(): the module is disabled for good, and with it every TD, before the next kernel begins. */
   kexec(): Outcome {
-    return fails('EOPNOTSUPP');
+    throw new Gone(ok());
   }
 
   override facts(): Facts {
