@@ -2,51 +2,27 @@ import { describe, expect, test } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, existsSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import { MUTANTS } from '../adapters/mutants/index.ts';
 import { encodeToken } from '../conformance/token.ts';
-import { bundledCommandLine } from '../properties/command-line.ts';
+import {
+  bundledCommandLine,
+  inFolder,
+  runCommandLine,
+  type Ran,
+  type Surroundings,
+} from '../properties/command-line.ts';
 import type { Report } from '../report/json.ts';
 
 const ROOT = join(__dirname, '..');
 const CLI = bundledCommandLine();
 
-interface Ran {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-interface Surroundings {
-  readonly input?: string;
-  readonly env?: NodeJS.ProcessEnv;
-}
-
-async function gmem(args: readonly string[], { input = '', env = {} }: Surroundings = {}): Promise<Ran> {
-  const child = spawn(process.execPath, [CLI, ...args], {
-    cwd: ROOT,
-    env: { ...process.env, ...env },
-  });
-  child.stdin.end(input);
-  const closed = once(child, 'close');
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  const [status] = (await closed) as [number | null];
-  return { status, stdout, stderr };
-}
-
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'gmem-cli-'));
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+const gmem = (args: readonly string[], surroundings?: Surroundings): Promise<Ran> =>
+  runCommandLine(CLI, args, surroundings);
 
 const readReport = (file: string): Report => JSON.parse(readFileSync(file, 'utf8')) as Report;
 

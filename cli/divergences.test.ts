@@ -1,14 +1,10 @@
 import { describe, expect, it, jest } from '@jest/globals';
 import { Ajv2020 } from 'ajv/dist/2020.js';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { lstatSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import type { KnownDivergence } from '../conformance/divergences.ts';
-import { bundledCommandLine } from '../properties/command-line.ts';
+import { bundledCommandLine, inFolder, runCommandLine, type Ran } from '../properties/command-line.ts';
 import type { Report } from '../report/json.ts';
 import { loadDivergences, updateDivergences } from './divergences.ts';
 
@@ -19,31 +15,8 @@ const CLI = bundledCommandLine();
 const schemaOf = (name: string): object => JSON.parse(readFileSync(join(ROOT, 'docs', name), 'utf8')) as object;
 const MUTANT = 'mutant:owner-not-compared';
 
-interface Ran {
-  readonly status: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-async function gmem(...args: readonly string[]): Promise<Ran> {
-  const child = spawn(process.execPath, [CLI, ...args], { cwd: ROOT });
-  child.stdin.end();
-  const closed = once(child, 'close');
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
-  const [status] = (await closed) as [number | null];
-  return { status, stdout, stderr };
-}
-
+const gmem = (...args: readonly string[]): Promise<Ran> => runCommandLine(CLI, args);
 const run = (...args: readonly string[]): Promise<Ran> => gmem('run', '--seed', '1', '--runs', '600', ...args);
-
-async function inFolder(use: (folder: string) => void | Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'gmem-known-'));
-  try {
-    await use(folder);
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 describe('--update-divergences', () => {
   it('writes a file with which the next run conforms, and another target does not', async () => {

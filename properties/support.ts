@@ -75,11 +75,16 @@ const COMMON: ReadonlySet<string> = new Set(specify('linux-6.18').transitions.ke
 const commandsOf = (text: string): readonly string[] =>
   text.split('\n').flatMap((line) => /^[a-z][a-z.-]*/.exec(line)?.[0] ?? []);
 
+/** Names of the scenarios whose commands every profile about guest memory has, also those of released kernels. */
+export const commonScenarioNames = (): readonly string[] =>
+  scenarioNames().filter((name) => commandsOf(scenarioText(name)).every((command) => COMMON.has(command)));
+
 /** The programs under scenarios/ that can be read in every profile about guest memory, and make no allocation fail. */
 export const scenarios = (specification: Specification): readonly GeneratedProgram[] =>
-  scenarioTexts()
-    .filter(({ text }) => commandsOf(text).every((name) => COMMON.has(name) && name !== 'fault.slab'))
-    .map(({ text }) => parse(specification, text))
+  commonScenarioNames()
+    .map(scenarioText)
+    .filter((text) => !commandsOf(text).includes('fault.slab'))
+    .map((text) => parse(specification, text))
     .map((commands) => ({ commands, trace: expectationsOf(specification, commands) }));
 
 /** How to see the program fail again. The command line knows each target on one machine only. */

@@ -1,16 +1,17 @@
 /** Programs in C come to the same verdict as the same programs by way of an agent, on the kernel of this machine. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { checkProgram } from '../../conformance/check.ts';
 import { Generator } from '../../conformance/generate.ts';
 import { SmallFastRandom } from '../../conformance/random.ts';
 import { CATALOGUE } from '../../model/catalogue.ts';
-import { DEFAULT_PROFILE, FULL_MACHINE, profileById } from '../../model/core/profile.ts';
 import { parseProgram, type Program } from '../../model/core/program.ts';
 import { Specification } from '../../model/core/specification.ts';
+import { commonScenarioNames } from '../../properties/support.ts';
+import { scenarioText } from '../../scenarios/library.ts';
 import { printC, type Reproducer } from './c-source.ts';
 import { compilerCommand } from './compile.ts';
 import { kvmUnavailable, openKvm } from './kvm.ts';
@@ -18,17 +19,6 @@ import { NotExecutable } from './lower.ts';
 import { reproduce } from './reproducer.ts';
 import type { KernelTarget } from './target.ts';
 
-const SCENARIOS = join(__dirname, '../../scenarios');
-const textOf = (name: string): string => readFileSync(join(SCENARIOS, name), 'utf8');
-
-/** Without those about proposals, whose commands no released kernel has. */
-function scenarioNames(): readonly string[] {
-  const released = new Specification({ profile: profileById(DEFAULT_PROFILE), machine: FULL_MACHINE }, CATALOGUE);
-  const commands = (name: string): readonly string[] => textOf(name).match(/^[a-z][a-z.-]*/gm) ?? [];
-  return readdirSync(SCENARIOS).filter(
-    (name) => name.endsWith('.gmem') && commands(name).every((command) => released.transitions.has(command)),
-  );
-}
 const PROGRAMS = 20;
 const FLAGS = ['-Wall', '-Wextra', '-Werror', '-std=gnu11', '-O1'];
 
@@ -94,8 +84,8 @@ const where = unavailable === undefined ? 'on this kernel' : `on this kernel, sk
     for (const program of programs()) await expectSameVerdict(program);
   });
 
-  it.each(scenarioNames())('comes to the same verdict as the agent for %s', async (name) => {
-    const { program } = parseProgram(specification, textOf(name));
+  it.each(commonScenarioNames())('comes to the same verdict as the agent for %s', async (name) => {
+    const { program } = parseProgram(specification, scenarioText(name));
     try {
       await expectSameVerdict(program);
     } catch (error) {

@@ -21,9 +21,21 @@ import {
   withMachine,
   withTracked,
 } from './machine.ts';
-import { aimed, chooseFrame, chooseTd, chooseVcpu, dead, frameAt, gfn, noTd, noVcpu, tdLabel, vcpu } from './rows.ts';
+import {
+  aimed,
+  chooseFrame,
+  chooseTd,
+  chooseVcpu,
+  dead,
+  frameAt,
+  gfn,
+  noTd,
+  noVcpu,
+  tdLabel,
+  TDX_SOURCE,
+  vcpu,
+} from './rows.ts';
 
-const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 const convertDomains = { td: tdLabel, gfn, to: choice('private', 'shared') } as const;
 
 type Convert = ArgsOf<typeof convertDomains>;

@@ -48,6 +48,7 @@ import {
   noTd,
   noVcpu,
   tdLabel,
+  TDX_SOURCE,
   vcpu,
   width,
   world,
@@ -55,7 +56,6 @@ import {
   type OnVcpu,
 } from './rows.ts';
 
-const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 const WORLDS = ['private', 'shared'] as const;
 
 /** The vCPU has been entered, so that a CPU holds state of it. */
@@ -198,12 +198,13 @@ function imported(args: OnLine, state: State): State {
 const running = (args: OnLine, state: State): State =>
   touched(imported(args, entered(state, args)), spotOf(args, state));
 
+/** The guest meets a line of its own that is not as it left it. */
+const meetsBroken = (args: OnLine, state: State): boolean =>
+  isFound(args, state, 'mapped') && isBroken(lineOf(frameAt(args, state), 'page', args.line));
+
 const loadDomains = { td: tdLabel, vcpu, gfn, line, world } as const;
 
 type Load = ArgsOf<typeof loadDomains>;
-
-const consumes = (args: Load, state: State): boolean =>
-  isFound(args, state, 'mapped') && isBroken(lineOf(frameAt(args, state), 'page', args.line));
 
 const loadedCopy = (args: Load, state: State): bigint | undefined =>
   cached(lineOf(frameAt(args, state), 'page', args.line), isPrivateAccess(args) ? 'guest' : 'host').value;
@@ -269,7 +270,7 @@ export const tdLoad = defineTransition({
       group: 'frame',
       when: 'the line is foreign or poisoned, and the core can go on: the TD is gone, and the page is marked',
       source: `${TDX_SOURCE}: tdx_handle_exit(); arch/x86/kernel/cpu/mce/core.c: do_machine_check()`,
-      violated: (args, state) => consumes(args, state) && !state.td.coreStops,
+      violated: (args, state) => meetsBroken(args, state) && !state.td.coreStops,
     }),
     row<Load>({
       id: 'td.load/shutdown',
@@ -281,7 +282,7 @@ export const tdLoad = defineTransition({
       group: 'frame',
       when: 'the line is foreign or poisoned, and the core cannot go on: the machine is gone',
       source: 'RFC v1 "KVM: unmap guest memory using poisoned pages", cover letter; TDX module EAS, chapter 14',
-      violated: (args, state) => consumes(args, state) && state.td.coreStops,
+      violated: (args, state) => meetsBroken(args, state) && state.td.coreStops,
     }),
     row<Load>({
       id: 'td.load/gibberish',
@@ -322,12 +323,6 @@ function stored(args: Store, before: State): State {
   return isNew ? withFrame(after, args.td, args.gfn, { entry: 'mapped' }) : after;
 }
 
-const leavesPoison = (args: Store, state: State): boolean =>
-  isFound(args, state, 'mapped') && args.width === 'word' && isBroken(lineOf(frameAt(args, state), 'page', args.line));
-
-const heals = (args: Store, state: State): boolean =>
-  isFound(args, state, 'mapped') && args.width === 'line' && isBroken(lineOf(frameAt(args, state), 'page', args.line));
-
 export const tdStore = defineTransition({
   name: 'td.store',
   realm: 'td',
@@ -344,7 +339,7 @@ export const tdStore = defineTransition({
       only: { feature: 'tdx' },
       when: 'the line is foreign or poisoned, and a part of it is stored: it stays poisoned, and nothing is raised',
       source: 'TDX module EAS, chapter 14',
-      applies: leavesPoison,
+      applies: (args, state) => args.width === 'word' && meetsBroken(args, state),
       accept: (args, state) => ({ state: stored(args, state) }),
     },
     {
@@ -352,7 +347,7 @@ export const tdStore = defineTransition({
       only: { feature: 'tdx' },
       when: 'the line is foreign or poisoned, and all of it is stored: it is in order again',
       source: 'TDX module EAS, chapter 14',
-      applies: heals,
+      applies: (args, state) => args.width === 'line' && meetsBroken(args, state),
       accept: (args, state) => ({ state: stored(args, state) }),
     },
     {

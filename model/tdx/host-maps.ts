@@ -2,25 +2,14 @@
 import { choice } from '../core/domain.ts';
 import { pick, pickOr } from '../core/random.ts';
 import type { State, TdFrame } from '../core/state.ts';
-import { defineTransition, type ArgsOf, type DrawContext, type Guard } from '../core/transition.ts';
+import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { GFNS, has, isTdx, restarted, tdOf, withFrame } from './machine.ts';
-import { aimed, chooseFrame, chooseTd, frameAt, gfn, noTd, tdLabel } from './rows.ts';
-
-const domains = { td: tdLabel, gfn } as const;
-
-type OnGfn = ArgsOf<typeof domains>;
+import { aimed, drawFrame, frameAt, frameDomains, gfn, noTd, tdLabel, type OnGfn } from './rows.ts';
 
 const row = (each: Guard<OnGfn>): Guard<OnGfn> => ({
   ...aimed<OnGfn>({ gfn: GFNS }, each),
   group: 'frame',
 });
-
-const drawFrame =
-  (wanted: (frame: TdFrame) => boolean) =>
-  ({ random, state }: DrawContext): OnGfn | undefined => {
-    const label = chooseTd(random, state, ({ frames }) => frames.some(wanted));
-    return label === undefined ? undefined : { td: label, gfn: chooseFrame(random, state, label, wanted) };
-  };
 
 const THREAD = 'thread of RFC v1 "KVM: unmap guest memory using poisoned pages": David Hildenbrand';
 
@@ -31,7 +20,7 @@ export const hostMap = defineTransition({
   does: 'mmap of the part of the memory object that is frame `gfn`',
   source: THREAD,
   only: { feature: 'explicit-maps' },
-  args: domains,
+  args: frameDomains,
   mayAlso: [],
   weight: 6,
   guards: [
@@ -66,7 +55,7 @@ export const hostUnmap = defineTransition({
   does: 'munmap of the mapping of frame `gfn`',
   source: THREAD,
   only: { feature: 'explicit-maps' },
-  args: domains,
+  args: frameDomains,
   mayAlso: [],
   weight: 2,
   guards: [noTd<OnGfn>('host.unmap')],
@@ -98,7 +87,7 @@ export const dmaMap = defineTransition({
   summary: 'The VMM gives a device the page at the host address of a frame, which is pinned for as long.',
   does: 'VFIO_IOMMU_MAP_DMA of the host address of frame `gfn`',
   source: 'drivers/vfio/vfio_iommu_type1.c: vfio_dma_do_map(), vaddr_get_pfns()',
-  args: domains,
+  args: frameDomains,
   mayAlso: [],
   weight: 6,
   guards: [
@@ -131,8 +120,7 @@ export const dmaMap = defineTransition({
       accept: (args, state) => ({ state: withFrame(state, args.td, args.gfn, { isPinned: true, isSwapped: false }) }),
     },
   ],
-  draw: ({ random, state }) =>
-    drawFrame((frame) => !frame.isPinned && canPin(frame, state))({ random, state, fresh: String }),
+  draw: (context) => drawFrame((frame) => !frame.isPinned && canPin(frame, context.state))(context),
 });
 
 export const dmaUnmap = defineTransition({
@@ -141,7 +129,7 @@ export const dmaUnmap = defineTransition({
   summary: 'The VMM takes a page back from a device.',
   does: 'VFIO_IOMMU_UNMAP_DMA of the host address of frame `gfn`',
   source: 'drivers/iommu/iommufd/io_pagetable.c: iopt_unmap_iova()',
-  args: domains,
+  args: frameDomains,
   mayAlso: [],
   weight: 2,
   guards: [

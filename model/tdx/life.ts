@@ -31,17 +31,18 @@ import {
   chooseValue,
   chooseVcpu,
   dead,
+  drawTd,
   gfn,
   noTd,
   noVcpu,
+  tdDomains,
   tdLabel,
+  TDX_SOURCE,
   tornDown,
   vary,
   vcpu,
   type OnTd,
 } from './rows.ts';
-
-const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 
 /** Each page gets a frame of its own; private memory that is a file has other pages than the VMM. */
 function newFrames(state: State): { readonly frames: readonly TdFrame[]; readonly nextFrame: number } {
@@ -488,15 +489,13 @@ export const tdAdd = defineTransition({
   },
 });
 
-const finalizeDomains = { td: tdLabel } as const;
-
 export const tdFinalize = defineTransition({
   name: 'td.finalize',
   realm: 'td',
   summary: 'Ends the filling of a TD: from then on its vCPUs can run.',
   does: '`KVM_TDX_FINALIZE_VM`, or LAUNCH_FINISH',
   source: `${TDX_SOURCE}: tdx_td_finalize()`,
-  args: finalizeDomains,
+  args: tdDomains,
   mayAlso: [],
   builds: true,
   essential: true,
@@ -545,10 +544,7 @@ export const tdFinalize = defineTransition({
       accept: ({ td }, state) => ({ state: withTd(state, td, { phase: 'runnable' }) }),
     },
   ],
-  draw: ({ random, state }) => {
-    const label = chooseTd(random, state, (td) => td.phase === 'initialized' && hasReadyVcpu(td));
-    return label === undefined ? undefined : { td: label };
-  },
+  draw: drawTd((td) => td.phase === 'initialized' && hasReadyVcpu(td)),
 });
 
 /** Calls of the module that answer that they are busy, left when so many pages of the TD have been removed. */
@@ -581,7 +577,7 @@ export const tdDestroy = defineTransition({
     'Destroys a TD: its private pages are removed while it has its key, then its vCPUs are flushed, caches are written back, the key is freed, the control pages are reclaimed, and the root page last.',
   does: 'closes the last descriptor of the VM; steps that were done before are not done again',
   source: `${TDX_SOURCE}: tdx_mmu_release_hkid(), tdx_vcpu_free(), tdx_vm_destroy()`,
-  args: finalizeDomains,
+  args: tdDomains,
   mayAlso: [],
   weight: 1,
   guards: [
@@ -611,8 +607,5 @@ export const tdDestroy = defineTransition({
       accept: ({ td }, state) => ({ state: without(state, td, false) }),
     },
   ],
-  draw: ({ random, state }) => {
-    const label = chooseTd(random, state);
-    return label === undefined ? undefined : { td: label };
-  },
+  draw: drawTd(),
 });

@@ -7,9 +7,20 @@ import type { State, TdVcpu } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { cannotEnter, entered, runRows } from './guest.ts';
 import { GFNS, tdOf, vcpuOf, VCPUS, withVcpu } from './machine.ts';
-import { aimed, chooseTd, chooseVcpu, dead, noTd, noVcpu, tdLabel, vcpu, vary, type OnVcpu } from './rows.ts';
+import {
+  aimed,
+  chooseTd,
+  chooseVcpu,
+  dead,
+  noTd,
+  noVcpu,
+  tdLabel,
+  TDX_SOURCE,
+  vary,
+  vcpu,
+  type OnVcpu,
+} from './rows.ts';
 
-const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 /** Guest addresses with this bit are shared. Source: TDX_SHARED_BIT_PWL_4. */
 const SHARED_BIT = 1n << 47n;
 /** Source: TDX_MAP_GPA_MAX_LEN. */

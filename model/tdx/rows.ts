@@ -3,8 +3,11 @@ import { choice, td, type ArgValue } from '../core/domain.ts';
 import type { Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import type { Label, State, Td, TdFrame } from '../core/state.ts';
-import type { Guard } from '../core/transition.ts';
+import type { ArgsOf, DrawContext, Guard } from '../core/transition.ts';
 import { frameOf, GFNS, type Gfn, LINES, tdOf, VCPUS, vcpuOf } from './machine.ts';
+
+/** KVM's part of TDX. */
+export const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 
 export const tdLabel = td();
 export const gfn = choice(...GFNS);
@@ -12,6 +15,12 @@ export const line = choice(...LINES);
 export const vcpu = choice(...VCPUS);
 export const world = choice('private', 'shared');
 export const width = choice('word', 'line');
+
+/** Arguments of the commands that name a TD, or a frame of one, and nothing else. */
+export const tdDomains = { td: tdLabel } as const;
+export const frameDomains = { td: tdLabel, gfn } as const;
+
+export type OnGfn = ArgsOf<typeof frameDomains>;
 
 export interface OnTd {
   readonly td: Label;
@@ -137,3 +146,20 @@ export const chooseVcpu = (random: Random, td: Td, isInitialized: boolean): (typ
 
 /** A value that tells stores apart. */
 export const chooseValue = (random: Random): bigint => BigInt(1 + random.below(250));
+
+/** Draws a TD of the wanted kind. */
+export const drawTd =
+  (wanted?: (td: Td) => boolean) =>
+  ({ random, state }: DrawContext): OnTd | undefined => {
+    const label = chooseTd(random, state, wanted);
+    return label === undefined ? undefined : { td: label };
+  };
+
+/** Draws a frame of the wanted kind, in a TD that has one or that is wanted for itself. */
+export const drawFrame =
+  (wanted: (frame: TdFrame, td: Td) => boolean, isWanted: (td: Td) => boolean = () => false) =>
+  ({ random, state }: DrawContext): OnGfn | undefined => {
+    const label = chooseTd(random, state, (td) => isWanted(td) || td.frames.some((frame) => wanted(frame, td)));
+    if (label === undefined) return undefined;
+    return { td: label, gfn: chooseFrame(random, state, label, (frame) => wanted(frame, tdOf(state, label))) };
+  };

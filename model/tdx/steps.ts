@@ -5,7 +5,7 @@
  */
 import { choice } from '../core/domain.ts';
 import { pick } from '../core/random.ts';
-import type { State, Td, TdFrame } from '../core/state.ts';
+import type { State, Td } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import {
   GFNS,
@@ -25,23 +25,26 @@ import {
 } from './machine.ts';
 import {
   aimed,
-  chooseFrame,
   chooseTd,
+  drawFrame,
+  drawTd,
   frameAt,
-  gfn,
+  frameDomains,
   noTd,
   noVcpu,
   refused,
+  tdDomains,
   tdLabel,
-  vcpu,
+  TDX_SOURCE,
   vary,
+  vcpu,
   type Choices,
   type OnFrame,
+  type OnGfn,
   type OnTd,
   type Refused,
 } from './rows.ts';
 
-const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 const MODULE = 'TDX module ABI';
 
 const only = { feature: 'tdx' } as const;
@@ -90,10 +93,6 @@ const wrongLifecycle = <A extends OnTd>(
     },
   );
 
-const frameDomains = { td: tdLabel, gfn } as const;
-
-type OnGfn = ArgsOf<typeof frameDomains>;
-
 const onPage = (row: Refused<OnFrame>): Guard<OnGfn> => step<OnGfn>({ gfn: GFNS }, { group: 'page', ...row });
 
 const free = (command: string): Guard<OnGfn> =>
@@ -104,13 +103,8 @@ const free = (command: string): Guard<OnGfn> =>
     violated: (args, state) => frameAt(args, state).entry === 'none' && tdOf(state, args.td).flush === 'none',
   });
 
-const drawFrame =
-  (wanted: (frame: TdFrame, td: Td) => boolean) =>
-  ({ random, state }: Parameters<ReturnType<typeof defineTransition>['draw']>[0]): OnGfn | undefined => {
-    const label = chooseTd(random, state, (td) => td.flush !== 'none' || td.frames.some((frame) => wanted(frame, td)));
-    if (label === undefined) return undefined;
-    return { td: label, gfn: chooseFrame(random, state, label, (frame) => wanted(frame, tdOf(state, label))) };
-  };
+/** A TD that gives its key back refuses every step, whatever the frame. */
+const isOver = ({ flush }: Td): boolean => flush !== 'none';
 
 export const septBlock = defineTransition({
   name: 'sept.block',
@@ -142,10 +136,8 @@ export const septBlock = defineTransition({
       accept: (args, state) => ({ state: withFrame(state, args.td, args.gfn, { entry: 'blocked', tracked: false }) }),
     },
   ],
-  draw: drawFrame(({ entry }) => entry === 'mapped' || entry === 'pending'),
+  draw: drawFrame(({ entry }) => entry === 'mapped' || entry === 'pending', isOver),
 });
-
-const trackDomains = { td: tdLabel } as const;
 
 export const septTrack = defineTransition({
   name: 'sept.track',
@@ -155,7 +147,7 @@ export const septTrack = defineTransition({
   does: 'tdx_track(): TDH.MEM.TRACK, and all vCPUs are kicked out of the guest; nothing where the TD is not finalized',
   source: `${TDX_SOURCE}: tdx_track()`,
   only,
-  args: trackDomains,
+  args: tdDomains,
   mayAlso: [],
   weight: 4,
   guards: [
@@ -177,14 +169,7 @@ export const septTrack = defineTransition({
       accept: ({ td }, state) => ({ state: withTracked(state, td) }),
     },
   ],
-  draw: ({ random, state }) => {
-    const label = chooseTd(
-      random,
-      state,
-      ({ frames, flush }) => flush !== 'none' || frames.some(({ entry }) => entry === 'blocked'),
-    );
-    return label === undefined ? undefined : { td: label };
-  },
+  draw: drawTd((td) => isOver(td) || td.frames.some(({ entry }) => entry === 'blocked')),
 });
 
 const isUntracked = (args: OnFrame, state: State): boolean => {
@@ -231,7 +216,7 @@ export const septRemove = defineTransition({
       }),
     },
   ],
-  draw: drawFrame(({ entry, tracked }, { phase }) => entry === 'blocked' && (tracked || phase !== 'runnable')),
+  draw: drawFrame(({ entry, tracked }, { phase }) => entry === 'blocked' && (tracked || phase !== 'runnable'), isOver),
 });
 
 const vcpuDomains = { td: tdLabel, vcpu } as const;
@@ -291,7 +276,7 @@ export const keyFlushVcpu = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const label = chooseTd(random, state, (td) => td.flush !== 'none' || isHeldByCpu(td));
+    const label = chooseTd(random, state, (td) => isOver(td) || isHeldByCpu(td));
     if (label === undefined) return undefined;
     const associated = VCPUS.filter((each) => vcpuOf(state, label, each)?.isAssociated === true);
     return { td: label, vcpu: pick(random, associated.length > 0 ? associated : VCPUS) };
@@ -305,7 +290,7 @@ export const keyFlushDone = defineTransition({
   does: 'TDH.MNG.VPFLUSHDONE',
   source: `${TDX_SOURCE}: tdx_mmu_release_hkid()`,
   only,
-  args: trackDomains,
+  args: tdDomains,
   mayAlso: [],
   weight: 5,
   guards: [
@@ -341,14 +326,7 @@ export const keyFlushDone = defineTransition({
       accept: ({ td }, state) => ({ state: withTd(state, td, { flush: 'vcpus' }) }),
     },
   ],
-  draw: ({ random, state }) => {
-    const label = chooseTd(
-      random,
-      state,
-      (td) => td.owned.root && td.flush === 'none' && !td.frames.some(isOwned) && !isHeldByCpu(td),
-    );
-    return label === undefined ? undefined : { td: label };
-  },
+  draw: drawTd((td) => td.owned.root && td.flush === 'none' && !td.frames.some(isOwned) && !isHeldByCpu(td)),
 });
 
 export const keyWriteBack = defineTransition({
@@ -388,7 +366,7 @@ export const keyFree = defineTransition({
   does: 'TDH.MNG.KEY.FREEID, and tdx_guest_keyid_free()',
   source: `${TDX_SOURCE}: tdx_mmu_release_hkid(), tdx_hkid_free()`,
   only,
-  args: trackDomains,
+  args: tdDomains,
   mayAlso: [],
   weight: 4,
   guards: [
@@ -422,10 +400,7 @@ export const keyFree = defineTransition({
       accept: ({ td }, state) => ({ state: withTd(state, td, { key: undefined }) }),
     },
   ],
-  draw: ({ random, state }) => {
-    const label = chooseTd(random, state, ({ flush, key }) => flush === 'caches' && key !== undefined);
-    return label === undefined ? undefined : { td: label };
-  },
+  draw: drawTd(({ flush, key }) => flush === 'caches' && key !== undefined),
 });
 
 const reclaimDomains = { td: tdLabel, page: choice('control', 'root') } as const;

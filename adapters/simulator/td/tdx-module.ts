@@ -89,9 +89,8 @@ export class TdxModule {
 
   /** TDH.VP.CREATE, TDH.VP.ADDCX, TDH.VP.INIT */
   vpInit(tdr: number | undefined, tdvpr: number): Status {
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     if (td.opState !== 'initialized') return 'TDX_OP_STATE_INCORRECT';
     this.give(td, tdvpr, 'TDVPR');
     td.vcpus++;
@@ -101,9 +100,8 @@ export class TdxModule {
 
   /** TDH.MEM.PAGE.ADD */
   memPageAdd(tdr: number | undefined, gfn: number, frame: number, value: bigint): Status {
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     if (td.opState !== 'initialized') return 'TDX_OP_STATE_INCORRECT';
     if (td.sept.has(gfn)) return 'TDX_EPT_ENTRY_STATE_INCORRECT';
     this.map(td, gfn, frame, 'mapped');
@@ -113,9 +111,8 @@ export class TdxModule {
 
   /** TDH.MEM.PAGE.AUG */
   memPageAug(tdr: number | undefined, gfn: number, frame: number): Status {
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     if (td.opState !== 'runnable') return 'TDX_OP_STATE_INCORRECT';
     if (td.sept.has(gfn)) return 'TDX_EPT_ENTRY_STATE_INCORRECT';
     this.map(td, gfn, frame, 'pending');
@@ -125,9 +122,8 @@ export class TdxModule {
   /** TDH.MR.FINALIZE */
   mrFinalize(tdr: number | undefined): Status {
     if (this.isBusy()) return 'TDX_OPERAND_BUSY';
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     if (td.opState !== 'initialized') return 'TDX_OP_STATE_INCORRECT';
     if (td.vcpus === 0) return 'TDX_NO_VCPUS';
     td.opState = 'runnable';
@@ -137,9 +133,8 @@ export class TdxModule {
   /** TDH.MEM.RANGE.BLOCK, of one page */
   memRangeBlock(tdr: number | undefined, gfn: number): Status {
     if (this.isBusy()) return 'TDX_OPERAND_BUSY';
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     const entry = td.sept.get(gfn);
     if (entry === undefined) return 'TDX_EPT_ENTRY_STATE_INCORRECT';
     if (entry.isBlocked) return 'TDX_GPA_RANGE_ALREADY_BLOCKED';
@@ -151,9 +146,8 @@ export class TdxModule {
   /** TDH.MEM.TRACK. No vCPU is in the guest where the host runs. */
   memTrack(tdr: number | undefined): Status {
     if (this.isBusy()) return 'TDX_OPERAND_BUSY';
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     td.epoch++;
     return 'TDX_SUCCESS';
   }
@@ -161,9 +155,8 @@ export class TdxModule {
   /** TDH.MEM.PAGE.REMOVE. Nobody can have a translation to forget before the TD runs. */
   memPageRemove(tdr: number | undefined, gfn: number): Status {
     if (this.isBusy()) return 'TDX_OPERAND_BUSY';
-    const td = this.tdAt(tdr);
-    const refused = this.checkState(td);
-    if (td === undefined || refused !== 'TDX_SUCCESS') return refused;
+    const td = this.checkState(this.tdAt(tdr));
+    if (typeof td === 'string') return td;
     const entry = td.sept.get(gfn);
     if (entry === undefined) return 'TDX_EPT_ENTRY_STATE_INCORRECT';
     if (td.opState === 'runnable') {
@@ -179,10 +172,10 @@ export class TdxModule {
   vpEnter(tdvpr: number | undefined): Status {
     const entry = tdvpr === undefined ? undefined : this.pamt.get(tdvpr);
     if (tdvpr === undefined || entry?.type !== 'TDVPR') return 'TDX_PAGE_METADATA_INCORRECT';
-    const refused = this.checkState(entry.td);
-    if (refused !== 'TDX_SUCCESS') return refused;
-    if (entry.td.isFatal) return 'TDX_TD_FATAL';
-    if (entry.td.opState !== 'runnable') return 'TDX_OP_STATE_INCORRECT';
+    const td = this.checkState(entry.td);
+    if (typeof td === 'string') return td;
+    if (td.isFatal) return 'TDX_TD_FATAL';
+    if (td.opState !== 'runnable') return 'TDX_OP_STATE_INCORRECT';
     this.associate(tdvpr);
     return 'TDX_SUCCESS';
   }
@@ -271,10 +264,10 @@ export class TdxModule {
     return 'TDX_SUCCESS';
   }
 
-  /** check_state_map_tdcs_and_lock() */
-  private checkState(td: Td | undefined): Status {
+  /** check_state_map_tdcs_and_lock(): the TD, or why nothing can be done to it. */
+  private checkState(td: Td | undefined): Td | Status {
     if (td === undefined) return 'TDX_PAGE_METADATA_INCORRECT';
-    return td.lifecycle === 'keys-configured' ? 'TDX_SUCCESS' : 'TDX_TD_KEYS_NOT_CONFIGURED';
+    return td.lifecycle === 'keys-configured' ? td : 'TDX_TD_KEYS_NOT_CONFIGURED';
   }
 
   private isBusy(): boolean {
