@@ -23,7 +23,10 @@ export const ALL_CAPABILITIES = Object.keys(CAPABILITIES) as readonly Capability
 /** What one command came to. */
 export interface Observed {
   readonly outcome: Observation;
-  /** Facts after the command. The same object as before the command may be returned where nothing changed. */
+  /**
+   * Facts after the command: values, which do not change once they are told. The same object as before the command, or the
+   * same part, may be returned where nothing changed, and is not looked at again.
+   */
   readonly facts?: Facts;
 }
 

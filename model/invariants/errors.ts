@@ -18,7 +18,7 @@ const LASTING = [
 const inOrder = (part: readonly unknown[]): readonly string[] => part.map((fact) => JSON.stringify(fact)).sort();
 
 const sameFacts = (a: readonly unknown[], b: readonly unknown[]): boolean =>
-  a === b || _.isEqual(a, b) || _.isEqual(inOrder(a), inOrder(b));
+  _.isEqual(a, b) || _.isEqual(inOrder(a), inOrder(b));
 
 const unchanged = (part: (typeof LASTING)[number]): Clause =>
   clause([part], ({ before, after, failed }) =>
@@ -36,7 +36,7 @@ const isPartOf = (entry: StageTwoFact, old: StageTwoFact): boolean =>
 
 /** Entries of stage 2 are a cache: a failed move of a slot drops them, and nobody can tell. None may be added. */
 const noneAdded = clause(['stageTwo'], ({ before, after, failed }) => {
-  if (!failed || before === undefined || before.stageTwo === after.stageTwo) return undefined;
+  if (!failed || before === undefined) return undefined;
   const added = after.stageTwo.some((entry) => !before.stageTwo.some((old) => isPartOf(entry, old)));
   return added ? 'the command failed, and these changed: stageTwo' : undefined;
 });

@@ -92,7 +92,7 @@ const bindingOfSlot = clause(['bindings', 'slots'], ({ after }) => {
 });
 
 const unchanged = clause(['slots'], ({ before, after }) => {
-  if (before === undefined || before.slots === after.slots) return undefined;
+  if (before === undefined) return undefined;
   for (const { vm, slot, gmem, baseGfn, pages } of before.slots) {
     const now = after.slots.find((each) => each.vm === vm && each.slot === slot);
     if (now === undefined) continue;

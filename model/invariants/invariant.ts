@@ -27,7 +27,10 @@ export interface Invariant {
   readonly clauses: readonly Clause[];
 }
 
-/** A clause that looks at those parts and at no other. */
+/**
+ * A clause that looks at those parts and at no other. Where none of them has changed since the boundary before, it holds
+ * as it did then, and is not asked again.
+ */
 export function clause<const P extends FactPart>(
   parts: readonly P[],
   broken: (moment: Moment<Pick<FactParts, P>>) => string | undefined,
@@ -35,18 +38,30 @@ export function clause<const P extends FactPart>(
   const isShown = (facts: Facts): facts is Pick<FactParts, P> => shows(facts, parts);
   return {
     parts,
-    broken: ({ before, after, failed }) =>
-      isShown(after)
-        ? broken({ before: before !== undefined && isShown(before) ? before : undefined, after, failed })
-        : undefined,
+    broken: ({ before, after, failed }) => {
+      if (before !== undefined && isSame(before, after, parts)) return undefined;
+      if (!isShown(after)) return undefined;
+      return broken({ before: before !== undefined && isShown(before) ? before : undefined, after, failed });
+    },
   };
 }
 
-const shows = (facts: Facts, parts: readonly FactPart[]): boolean => parts.every((part) => facts[part] !== undefined);
+// Asked for each clause at each boundary: hence plain loops.
+function shows(facts: Facts, parts: readonly FactPart[]): boolean {
+  for (const part of parts) if (facts[part] === undefined) return false;
+  return true;
+}
+
+function isSame(before: Facts, after: Facts, parts: readonly FactPart[]): boolean {
+  for (const part of parts) if (before[part] !== after[part]) return false;
+  return true;
+}
 
 /** Whether the facts tell anything of the invariant: whether they have what one of its clauses looks at. */
-export const isObservable = ({ clauses }: Invariant, facts: Facts): boolean =>
-  clauses.some(({ parts }) => shows(facts, parts));
+export function isObservable({ clauses }: Invariant, facts: Facts): boolean {
+  for (const { parts } of clauses) if (shows(facts, parts)) return true;
+  return false;
+}
 
 /** Parts that a target does not show, and without which not all of the sentence can be told. */
 export const unseenParts = ({ clauses }: Invariant, shown: ReadonlySet<FactPart>): readonly FactPart[] => [

@@ -64,8 +64,7 @@ function wrongEntry(resident: readonly ResidentFact[], entry: UserMappingFact): 
     : `page ${hex(page + at)} of ${mapping} is mapped, and page ${hex(inodePage + at)} of ${inode}, which it shows, was freed`;
 }
 
-const userFresh = clause(['user', 'resident'], ({ before, after }) => {
-  if (before?.user === after.user && before.resident === after.resident) return undefined;
+const userFresh = clause(['user', 'resident'], ({ after }) => {
   const resident = after.resident.toSorted((a, b) => a.page - b.page);
   for (const entry of after.user) {
     const wrong = wrongEntry(resident, entry);
@@ -78,8 +77,7 @@ const overlap = (a: number, b: number, { count }: UserMappingFact, { count: othe
   a < b + other && b < a + count;
 
 /** Entries for one page show one frame, and those for two pages two. */
-const userConsistent = clause(['user'], ({ before, after }) => {
-  if (before?.user === after.user) return undefined;
+const userConsistent = clause(['user'], ({ after }) => {
   const framed = after.user.filter(isFramed);
   for (const [index, a] of framed.entries())
     for (const b of framed.slice(index + 1)) {
