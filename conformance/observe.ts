@@ -87,6 +87,8 @@ function* wellFormed(observations: Iterable<Observed>, wanted: number): Iterable
   }
 }
 
+const isOneOf = (word: unknown, words: readonly string[]): boolean => words.some((each) => each === word);
+
 /** Types end where an adapter parses what came over a wire. */
 function isObserved(observed: Observed | undefined): boolean {
   const outcome: Partial<Observation> | undefined = observed?.outcome;
@@ -104,7 +106,9 @@ function isObserved(observed: Observed | undefined): boolean {
     case 'signal':
       return typeof outcome.signal === 'string';
     case 'machine-check':
-      return outcome.ends === 'guest' || outcome.ends === 'machine';
+      return isOneOf(outcome.ends, ['guest', 'machine', 'nobody']);
+    case 'sigbus':
+      return isOneOf(outcome.to, ['task', 'vmm']) && isOneOf(outcome.code, ['AR', 'AO', 'none']);
     case 'hypercall':
       return (
         typeof outcome.gpa === 'bigint' && typeof outcome.pages === 'bigint' && typeof outcome.private === 'boolean'

@@ -47,6 +47,8 @@ function sample(name: string, domain: Domain): string {
       return 'gpc0';
     case 'td':
       return 'td0';
+    case 'guest':
+      return 'guest0';
     case 'fresh':
       return `${(domain as FreshDomain).prefix}0`;
     case 'fd':

@@ -14,6 +14,9 @@ const orNull = <T extends z.ZodType>(schema: T) => schema.nullable().transform((
 
 const frames = { frame: count.describe('The first frame'), count: count.describe('So many frames in a row') };
 
+/** In which way a page was touched. */
+const touchKind = z.enum(['load', 'store', 'fetch', 'flush', 'walk', 'copyin', 'copy', 'zero', 'isolate']);
+
 const PARTS = {
   vms: z.array(z.object({ vm: label })).describe('Every struct kvm that has not been destroyed.'),
   private: z
@@ -159,6 +162,81 @@ const PARTS = {
       }),
     )
     .describe('Who consumed poison since the last command, and what it ended.'),
+  guests: z
+    .array(
+      z.object({
+        vm: label,
+        state: z.enum(['running', 'panicked', 'triple-fault', 'killed']),
+        disturbed: z
+          .boolean()
+          .describe(
+            'A bad line, a memory failure or a machine check was its own since it was created, or its control registers were written',
+          ),
+        replaced: count.describe('Reboots with what the host took being replaced'),
+      }),
+    )
+    .describe('Every guest that has not been destroyed, ended or not.'),
+  cpus: z
+    .array(
+      z.object({
+        vm: label,
+        cpu: count,
+        stage: z.enum(['runs', 'host-work', 'vmm', 'machine-check']),
+        work: z.enum(['none', 'recover', 'isolate']),
+        checks: count.describe('Machine checks since its work was begun'),
+      }),
+    )
+    .describe('CPUs of guests that run.'),
+  tasks: z.array(z.object({ vm: label, task: count, alive: z.boolean() })).describe('Tasks of guests that run.'),
+  guestPages: z
+    .array(
+      z.object({
+        vm: label,
+        gfn: count,
+        use: z.enum(['free', 'anon', 'clean', 'dirty', 'kernel', 'table']),
+        poisoned: z.boolean(),
+        oneToOne: z.enum(['present', 'uncacheable', 'absent']).describe('Its entry in the 1:1 map'),
+        shownTo: z.array(count).describe('Tasks whose page tables show it'),
+        poisonFor: z.array(count).describe('Tasks whose page tables have a poison entry in its place'),
+      }),
+    )
+    .describe('What the kernels of guests that run know of their frames.'),
+  backing: z
+    .array(
+      z.object({
+        vm: label,
+        gfn: count,
+        frame: orNull(count).describe('Null where no frame backs it any more'),
+        taken: z.boolean().describe('The host took it away'),
+      }),
+    )
+    .describe('Every guest frame that is plugged.'),
+  touches: z
+    .array(
+      z.object({
+        vm: label,
+        gfn: count,
+        line: count,
+        by: z.enum(['task', 'kernel', 'device']),
+        how: touchKind,
+        comesTo: z.enum(['machine-check', 'value', 'fault', 'skipped']),
+      }),
+    )
+    .describe('Touches since the last command of frames that the host took; on bare metal, of bad lines.'),
+  isolations: z
+    .array(z.object({ vm: label, gfn: count, touched: count.describe('Lines of it that were touched') }))
+    .describe('Pages that a kernel isolated, or tried to, since the last command.'),
+  endings: z
+    .array(
+      z.object({
+        vm: label,
+        task: orNull(count).describe('Null where the guest ended'),
+        by: z.enum(['signal', 'oops', 'panic', 'triple-fault', 'vmm']),
+        of: orNull(count).describe('The guest frame that was consumed, or null'),
+        how: touchKind.nullable().transform((value) => value ?? undefined),
+      }),
+    )
+    .describe('Tasks and guests that came to their end since the last command.'),
   outOfBounds: z
     .array(z.string().max(4096).transform(harmless))
     .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),

@@ -199,8 +199,15 @@ const OutcomeAnswer = z
       .describe('The access of the host raised a signal.'),
     z.object({ kind: kind('oops') }).describe('The kernel touched an address that is not mapped, and ended the task.'),
     z
-      .object({ kind: kind('machine-check'), ends: z.enum(['guest', 'machine']) })
-      .describe('Poison was consumed: a machine check ended the guest, or, in the kernel, the machine.'),
+      .object({ kind: kind('machine-check'), ends: z.enum(['guest', 'machine', 'nobody']) })
+      .describe(
+        'Poison was consumed: a machine check ended the guest, or, in the kernel, the machine; or it was raised, and nobody has handled it yet.',
+      ),
+    z
+      .object({ kind: kind('sigbus'), to: z.enum(['task', 'vmm']), code: z.enum(['AR', 'AO', 'none']) })
+      .describe(
+        'SIGBUS because of poison, to a task of the guest or to the VMM: BUS_MCEERR_AR, BUS_MCEERR_AO, or without an address.',
+      ),
     z.object({ kind: kind('shutdown') }).describe('Poison was consumed, and the machine shut down.'),
     z
       .object({ kind: kind('ciphertext') })

@@ -11,6 +11,7 @@ import type {
   SlotFact,
   StaleTlbFact,
   StageTwoFact,
+  McPart,
   TdPart,
   UserMappingFact,
   VmFact,
@@ -26,7 +27,7 @@ const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
 type DirectMapParts = 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
 /** What every profile about guest_memfd has. */
-export type Simulated = Omit<FactParts, DirectMapParts | TdPart>;
+export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart>;
 
 /** The facts now, of which the parts that are not stale are those of `before`. */
 export function collectFacts(machine: Syscalls, before: Simulated = NOTHING): Simulated {

@@ -9,7 +9,7 @@ import { ARENA, NO_FD, type Address, type FdKind, type Label, type State } from 
 export type ArgValue = bigint | Label | Address;
 
 export interface Domain<T extends ArgValue = ArgValue> {
-  readonly kind: 'integer' | 'fd' | 'mapping' | 'cache' | 'td' | 'fresh' | 'choice' | 'address';
+  readonly kind: 'integer' | 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'fresh' | 'choice' | 'address';
   /** For documents: `u64`, `fd of a vm`, … */
   readonly describe: string;
   /** The least and the largest value of an integer. */
@@ -105,7 +105,7 @@ export const i32 = (options: IntegerOptions = {}): Domain<bigint> =>
   integer('i32', -0x8000_0000n, 0x7fff_ffffn, [-1n, ...(options.boundaries ?? [])]);
 
 function reference(
-  kind: 'fd' | 'mapping' | 'cache' | 'td',
+  kind: 'fd' | 'mapping' | 'cache' | 'td' | 'guest',
   describe: string,
   candidates: (state: State) => Label[],
 ): Domain<Label> {
@@ -133,6 +133,8 @@ export const mapping = (): Domain<Label> =>
 export const cache = (): Domain<Label> => reference('cache', 'cache', (state) => [NO_FD, ...state.caches.keys()]);
 
 export const td = (): Domain<Label> => reference('td', 'TD', (state) => [NO_FD, ...state.td.tds.keys()]);
+
+export const guest = (): Domain<Label> => reference('guest', 'guest', (state) => [NO_FD, ...state.mc.guests.keys()]);
 
 /** A label that the command gives to what it creates. */
 export const fresh = (prefix: string): FreshDomain => ({

@@ -7,6 +7,16 @@
  * Facts name things by what they are, not by what the machine calls them: a struct kvm by the label of the descriptor
  * that created it, also after its memory was freed and became another struct kvm.
  */
+import type {
+  EndingEvent,
+  IsolationEvent,
+  McGuest,
+  McOneToOne,
+  McStage,
+  McUse,
+  McWork,
+  TouchEvent,
+} from './machine-check.ts';
 import type { ConsumptionEvent, HostWriteEvent, Label } from './state.ts';
 
 /** A struct kvm that has not been destroyed. */
@@ -179,6 +189,58 @@ export interface HostMapFact {
   readonly by: 'user' | 'dma';
 }
 
+/** A guest whose pages can go bad, until it is destroyed. */
+export interface GuestFact {
+  readonly vm: Label;
+  readonly state: McGuest['state'];
+  /** A bad line, a memory failure or a machine check was its own since it was created, or its control registers were written. */
+  readonly disturbed: boolean;
+  /** So many times it was rebooted with what the host took being replaced. */
+  readonly replaced: number;
+}
+
+/** A CPU of a guest that runs. */
+export interface CpuFact {
+  readonly vm: Label;
+  readonly cpu: number;
+  readonly stage: McStage;
+  /** The next step of what it has to do before its task goes on in user mode. */
+  readonly work: McWork['step'] | 'none';
+  /** Machine checks that it took since that work was begun. */
+  readonly checks: number;
+}
+
+/** A task of a guest that runs. */
+export interface TaskFact {
+  readonly vm: Label;
+  readonly task: number;
+  readonly alive: boolean;
+}
+
+/** What the kernel of a guest that runs knows of a frame. */
+export interface GuestPageFact {
+  readonly vm: Label;
+  readonly gfn: number;
+  readonly use: McUse;
+  readonly poisoned: boolean;
+  /** Its entry in the 1:1 map. */
+  readonly oneToOne: McOneToOne;
+  /** Tasks whose page tables show it. */
+  readonly shownTo: readonly number[];
+  /** Tasks whose page tables have a poison entry in its place. */
+  readonly poisonFor: readonly number[];
+}
+
+/** A guest frame that is plugged. */
+export interface BackingFact {
+  readonly vm: Label;
+  readonly gfn: number;
+  /** Undefined where no frame backs it any more. */
+  readonly frame?: number | undefined;
+  /** The host took it away, and whatever the guest does with it comes to the VMM. */
+  readonly taken: boolean;
+}
+
 /** Every part that facts can have. */
 export interface FactParts {
   readonly vms: readonly VmFact[];
@@ -213,6 +275,17 @@ export interface FactParts {
   readonly hostWrites: readonly HostWriteEvent[];
   /** Since the last command, in order. */
   readonly consumptions: readonly ConsumptionEvent[];
+  readonly guests: readonly GuestFact[];
+  readonly cpus: readonly CpuFact[];
+  readonly tasks: readonly TaskFact[];
+  readonly guestPages: readonly GuestPageFact[];
+  readonly backing: readonly BackingFact[];
+  /** Since the last command, in order: touches of a page that is taken; on bare metal, of a bad line that is consumed. */
+  readonly touches: readonly TouchEvent[];
+  /** Since the last command, in order. */
+  readonly isolations: readonly IsolationEvent[];
+  /** Since the last command, in order. */
+  readonly endings: readonly EndingEvent[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
   readonly outOfBounds: readonly string[];
 }
@@ -221,6 +294,9 @@ export type FactPart = keyof FactParts;
 
 /** Parts about TDs, which other systems have not. */
 export type TdPart = 'tdPages' | 'lines' | 'keys' | 'hostMaps' | 'hostWrites' | 'consumptions';
+
+/** Parts about machine checks, which other systems have not. */
+export type McPart = 'guests' | 'cpus' | 'tasks' | 'guestPages' | 'backing' | 'touches' | 'isolations' | 'endings';
 
 /** What a target sees of itself. */
 export type Facts = Partial<FactParts>;

@@ -19,6 +19,11 @@ const OUTCOMES: readonly (readonly [string, () => Observation])[] = [
   ['SIGBUS', () => ({ kind: 'signal', signal: 'SIGBUS' })],
   ['SIGSEGV', () => ({ kind: 'signal', signal: 'SIGSEGV' })],
   ['oops', () => ({ kind: 'oops' })],
+  ['machine check', () => ({ kind: 'machine-check', ends: 'nobody' })],
+  ['machine check, ends the guest', () => ({ kind: 'machine-check', ends: 'guest' })],
+  ['SIGBUS BUS_MCEERR_AR to the task', () => ({ kind: 'sigbus', to: 'task', code: 'AR' })],
+  ['SIGBUS BUS_MCEERR_AR to the VMM', () => ({ kind: 'sigbus', to: 'vmm', code: 'AR' })],
+  ['SIGBUS to the VMM', () => ({ kind: 'sigbus', to: 'vmm', code: 'none' })],
   ['crash: gone', () => ({ kind: 'crash', message: 'gone' })],
 ];
 

@@ -39,8 +39,10 @@ export type Outcome =
   | { readonly kind: 'signal'; readonly signal: 'SIGBUS' | 'SIGSEGV' }
   /** The kernel touched an address that is not mapped, and ended the task. */
   | { readonly kind: 'oops' }
-  /** Poison was consumed: a machine check ended the guest, or, in the kernel, the machine. */
-  | { readonly kind: 'machine-check'; readonly ends: 'guest' | 'machine' }
+  /** Poison was consumed: a machine check ended the guest, or, in the kernel, the machine; or it was raised, and nobody has handled it. */
+  | { readonly kind: 'machine-check'; readonly ends: 'guest' | 'machine' | 'nobody' }
+  /** SIGBUS because of poison: to a task of a guest, or to the VMM. AR and AO are BUS_MCEERR_…; `none`: it tells no address. */
+  | { readonly kind: 'sigbus'; readonly to: 'task' | 'vmm'; readonly code: 'AR' | 'AO' | 'none' }
   /** Poison was consumed, and the machine shut down. */
   | { readonly kind: 'shutdown' }
   /** The access was made, and the word tells nothing of what was stored. Its bits are not compared. */
@@ -87,6 +89,8 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
       return b.kind === 'signal' && a.signal === b.signal;
     case 'machine-check':
       return b.kind === 'machine-check' && a.ends === b.ends;
+    case 'sigbus':
+      return b.kind === 'sigbus' && a.to === b.to && a.code === b.code;
     case 'hypercall':
       return b.kind === 'hypercall' && a.gpa === b.gpa && a.pages === b.pages && a.private === b.private;
     case 'status':
@@ -117,7 +121,9 @@ export function printOutcome(outcome: Observation): string {
     case 'signal':
       return outcome.signal;
     case 'machine-check':
-      return `machine check, ends the ${outcome.ends}`;
+      return outcome.ends === 'nobody' ? 'machine check' : `machine check, ends the ${outcome.ends}`;
+    case 'sigbus':
+      return `SIGBUS${outcome.code === 'none' ? '' : ` BUS_MCEERR_${outcome.code}`} to the ${outcome.to === 'vmm' ? 'VMM' : 'task'}`;
     case 'hypercall':
       return `HYPERCALL gpa=${hex(outcome.gpa)} pages=${hex(outcome.pages)} ${outcome.private ? 'private' : 'shared'}`;
     case 'status':

@@ -32,13 +32,25 @@ export type Feature =
   /** Private memory is SEV's: what differs is a bit in page tables. */
   | 'c-bit'
   /** Private memory is s390's: what the host touches is exported. */
-  | 'ultravisor';
+  | 'ultravisor'
+  /** The kernel that handles machine checks is a guest's. */
+  | 'virtual'
+  /** And the hardware's own. */
+  | 'no-vmm'
+  /** A kernel makes a poisoned page uncacheable in its 1:1 map. */
+  | 'isolate-uncacheable'
+  /** It does nothing to the 1:1 map where it sees a hypervisor. */
+  | 'isolate-nothing'
+  /** It takes the page out of the 1:1 map. */
+  | 'isolate-absent'
+  /** It does so where the machine check says that the VMM has unmapped the page. */
+  | 'isolate-as-told';
 
 /**
  * What a profile speaks of. A realm has commands of its own, and no others: `guest-memory` those of guest_memfd and of
- * proposals about it, `td` those of a guest whose memory the host must not touch.
+ * proposals about it, `td` those of a guest whose memory the host must not touch, `mc` those of machine checks and poison.
  */
-export type Realm = 'guest-memory' | 'td';
+export type Realm = 'guest-memory' | 'td' | 'mc';
 
 /** The realm of what does not say to which it belongs. */
 const DEFAULT_REALM: Realm = 'guest-memory';

@@ -3,6 +3,7 @@
  * descriptor that first named them. Nothing is stored that can be derived: a file's bindings are the slots that name
  * it, and an object's reference count is the number of things that refer to it.
  */
+import { FRESH_MC_MACHINE, type McMachine } from './machine-check.ts';
 import type { Config } from './profile.ts';
 import { EMPTY, type RangeMap, type RangeSet } from './ranges.ts';
 
@@ -229,6 +230,7 @@ export interface State {
   /** Pages of each mapping that is gone: its addresses are not used again. */
   readonly unmapped: ReadonlyMap<Label, number>;
   readonly td: TdMachine;
+  readonly mc: McMachine;
 }
 
 /** Open before a program starts: /dev/kvm, and a file that is not KVM's (/dev/null). */
@@ -281,6 +283,7 @@ export function initialState(config: Config): State {
     caches: new Map(),
     unmapped: new Map(),
     td: FRESH_TD_MACHINE,
+    mc: FRESH_MC_MACHINE,
   };
 }
 

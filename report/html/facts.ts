@@ -62,6 +62,28 @@ const PARTS = {
   hostMaps: z.object({ vm: label, gfn: whole, frame: whole, by: z.string() }),
   hostWrites: z.object({ frame: whole, line: whole, via: z.string() }),
   consumptions: z.object({ by: z.string(), ended: z.string(), recoverable: z.boolean() }),
+  guests: z.object({ vm: label, state: z.string(), disturbed: z.boolean(), replaced: whole }),
+  cpus: z.object({ vm: label, cpu: whole, stage: z.string(), work: z.string(), checks: whole }),
+  tasks: z.object({ vm: label, task: whole, alive: z.boolean() }),
+  guestPages: z.object({
+    vm: label,
+    gfn: whole,
+    use: z.string(),
+    poisoned: z.boolean(),
+    oneToOne: z.string(),
+    shownTo: z.array(whole),
+    poisonFor: z.array(whole),
+  }),
+  backing: z.object({ vm: label, gfn: whole, frame: whole.optional(), taken: z.boolean() }),
+  touches: z.object({ vm: label, gfn: whole, line: whole, by: z.string(), how: z.string(), comesTo: z.string() }),
+  isolations: z.object({ vm: label, gfn: whole, touched: whole }),
+  endings: z.object({
+    vm: label,
+    task: whole.optional(),
+    by: z.string(),
+    of: whole.optional(),
+    how: z.string().optional(),
+  }),
   outOfBounds: z.string(),
 } satisfies Record<FactPart, z.ZodType>;
 
