@@ -1,14 +1,15 @@
 /** What a campaign has found: what is told of it when it is over. */
 import _ from 'lodash';
 import { ALL_CAPABILITIES, type Capability, type Target } from '../adapters/adapter.ts';
-import type { FactPart } from '../model/core/facts.ts';
+import { hasPart, type FactPart } from '../model/core/facts.ts';
+import { concession } from '../model/core/profile.ts';
 import type { Specification } from '../model/core/specification.ts';
-import { unseenParts } from '../model/invariants/index.ts';
+import { unseenParts, type Invariant } from '../model/invariants/index.ts';
 import { whyWithout } from './capability.ts';
 import type { Checking, InvariantTally } from './check.ts';
 import type { Coverage } from './coverage.ts';
 import type { Failure } from './failure.ts';
-import { sentencesOf } from './invariants.ts';
+import { sentencesAbout } from './invariants.ts';
 import type { Known, KnownResult } from './known.ts';
 import { INTERRUPTED } from './observe.ts';
 import type { ProgramVerdict } from './verdict.ts';
@@ -17,12 +18,14 @@ export interface InvariantResult {
   readonly id: string;
   /**
    * `not-observable`: the target does not show what the sentence speaks of. `not-evaluated`: it does, but no program of
-   * this run came to that.
+   * this run came to that. `conceded`: the design cannot keep it.
    */
-  readonly status: 'held' | 'broken' | 'not-observable' | 'not-evaluated';
+  readonly status: 'held' | 'broken' | 'not-observable' | 'not-evaluated' | 'conceded';
   readonly checks: number;
   /** Where it was evaluated: parts of the facts that the sentence speaks of, and that the target does not show. */
   readonly unseen: readonly FactPart[];
+  /** Why the design cannot keep it, where it is conceded. */
+  readonly flaw?: string;
 }
 
 /** What ended a run before its last program, where it was not what a program came to. */
@@ -128,13 +131,18 @@ function invariantResults(
   broken: ReadonlySet<string>,
 ): readonly InvariantResult[] {
   const isBlind = !capabilities.has('facts') || shown.size > 0;
-  return sentencesOf(specification.config.profile).map((invariant) => {
+  const { profile } = specification.config;
+  const unseen = (invariant: Invariant): readonly FactPart[] =>
+    unseenParts(invariant, shown).filter((part) => hasPart(profile, part));
+  return sentencesAbout(profile).map((invariant) => {
     const { id } = invariant;
+    const flaw = concession(profile, id)?.why;
+    if (flaw !== undefined) return { id, status: 'conceded', checks: 0, unseen: [], flaw };
     const count = checks.get(id) ?? 0;
     const isOverFacts = 'clauses' in invariant;
     const never = isOverFacts && isBlind ? 'not-observable' : 'not-evaluated';
     const status = broken.has(id) ? 'broken' : count > 0 ? 'held' : never;
-    return { id, status, checks: count, unseen: isOverFacts && count > 0 ? unseenParts(invariant, shown) : [] };
+    return { id, status, checks: count, unseen: isOverFacts && count > 0 ? unseen(invariant) : [] };
   });
 }
 

@@ -1,4 +1,4 @@
-import { holdsIn, type Profile } from '../model/core/profile.ts';
+import { concession, holdsIn, type Profile } from '../model/core/profile.ts';
 import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
 import { SECRECY } from './secret.ts';
 
@@ -7,9 +7,13 @@ export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source' | '
 /** Those over facts, and those that compare runs. */
 export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...INVARIANTS, SECRECY];
 
-/** Those that speak of what there is in the profile, and that its design does not concede. */
+/** Those that speak of what there is in the profile. */
+export const sentencesAbout = (profile: Profile): typeof ALL_INVARIANTS =>
+  ALL_INVARIANTS.filter(({ only }) => holdsIn(profile, only));
+
+/** Those of them that its design does not concede. */
 export const sentencesOf = (profile: Profile): typeof ALL_INVARIANTS =>
-  ALL_INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && profile.concedes?.includes(id) !== true);
+  sentencesAbout(profile).filter(({ id }) => concession(profile, id) === undefined);
 
 /** Throws where there is none of the name. */
 export function invariantById(id: string): InvariantSentence {

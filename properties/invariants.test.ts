@@ -238,6 +238,16 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     { after: { slots: [{ ...SLOT, file: undefined }] } },
   ],
   [
+    'memory/no-stale-mapping',
+    /^gfn 0x10 of vm0 shows frame 0x64, which is free$/,
+    { after: { free: [{ frame: 99, count: 2 }] } },
+  ],
+  [
+    'memory/no-stale-mapping',
+    /^the dma mapping of gfn 0x10 of vm0 shows frame 0x66, which is free$/,
+    { after: { hostMaps: [{ vm: 'vm0', gfn: 0x10, frame: 102, by: 'dma' }] } },
+  ],
+  [
     'memory/free-is-present',
     /^frame 0x66 is on the free list although it is poisoned$/,
     { after: { poisoned: [102] } },
@@ -611,8 +621,11 @@ describe('an invariant', () => {
       (each) => [each.id, unseenParts(each, seen)] as const,
     );
     expect(unseen).toEqual([
-      ['memory/no-stale-mapping', ['stageTwo', 'slots', 'files', 'caches']],
-      ['errors/no-effect', ['vms', 'private', 'files', 'slots', 'bindings', 'poisoned', 'stageTwo']],
+      ['memory/no-stale-mapping', ['stageTwo', 'slots', 'files', 'caches', 'free', 'hostMaps']],
+      [
+        'errors/no-effect',
+        ['vms', 'private', 'files', 'slots', 'bindings', 'poisoned', 'tdPages', 'keys', 'lines', 'stageTwo'],
+      ],
     ]);
   });
 });
@@ -641,6 +654,7 @@ describe('facts of a stranger', () => {
       slots: [{ ...SLOT, baseGfn: 0, pages: 2 * each.length }],
       stageTwo: each.map((gfn) => ({ ...ENTRY, ...all, gfn, private: false })),
       user: each.map((index) => ({ ...USER, ...all, mapping: `map${index}`, inodePage: 0 })),
+      free: [],
     };
     expect(brokenBy(stale, momentOf({ after }))).toBeUndefined();
     expect(looks).toBeLessThan(20 * each.length ** 2);

@@ -92,7 +92,6 @@ export function paidFor({ command }: HostAccess, profile: string): Paid {
 export interface Flaw {
   readonly profile: string;
   readonly invariant: string;
-  readonly why: string;
   /** The shortest; another of the same length may be found. */
   readonly program: string;
 }
@@ -105,11 +104,6 @@ const ADDED = (profile: string): string =>
     'td.add td=td0 vcpu=0 gfn=0 pages=1 value=0',
   ]);
 
-const IN_DIRECT_MAP = 'The page stays in the direct map, so that a stray store of the kernel reaches it.';
-const EVERYTHING = 'User space has a mapping of all guest memory, and nothing keeps it from using that.';
-const PINNED =
-  'Removing every user mapping does not take a page from a device that pinned it while it was shared; the RFC does not speak of pins.';
-
 const PINNED_FIRST = ADDED('tdx-poison-rfc-v1').replace('td.init', 'dma.map td=td0 gfn=0\ntd.init');
 
 /** Each invariant that a profile concedes. */
@@ -117,33 +111,28 @@ export const FLAWS: readonly Flaw[] = [
   ...['tdx-poison-rfc-v1', 'tdx-guest-memfd', 'share-explicitly'].map((profile) => ({
     profile,
     invariant: 'td/no-host-write',
-    why: IN_DIRECT_MAP,
     program: `${ADDED(profile)}host.zero td=td0 gfn=0\n`,
   })),
   {
     profile: 'tdx-poison-rfc-v1',
     invariant: 'td/no-user-write',
-    why: PINNED,
     program: `${PINNED_FIRST}host.write td=td0 gfn=0 line=0 via=dma width=word value=0\n`,
   },
-  { profile: 'tdx-poison-rfc-v1', invariant: 'td/not-mapped-by-host', why: PINNED, program: PINNED_FIRST },
+  { profile: 'tdx-poison-rfc-v1', invariant: 'td/not-mapped-by-host', program: PINNED_FIRST },
   {
     profile: 'sev-c-bit',
     invariant: 'td/no-host-write',
-    why: EVERYTHING,
     program: `${ADDED('sev-c-bit')}host.zero td=td0 gfn=0\n`,
   },
   {
     profile: 'sev-c-bit',
     invariant: 'td/no-user-write',
-    why: EVERYTHING,
     program: `${ADDED('sev-c-bit')}host.write td=td0 gfn=0 line=0 via=user width=word value=0\n`,
   },
-  { profile: 'sev-c-bit', invariant: 'td/not-mapped-by-host', why: EVERYTHING, program: ADDED('sev-c-bit') },
+  { profile: 'sev-c-bit', invariant: 'td/not-mapped-by-host', program: ADDED('sev-c-bit') },
   {
     profile: 's390-pv',
     invariant: 'td/not-mapped-by-host',
-    why: `${EVERYTHING} The ultravisor exports a page to whoever touches it, so that this does no harm.`,
     program: ADDED('s390-pv'),
   },
 ];

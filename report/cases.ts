@@ -199,7 +199,7 @@ function invariantCase(invariant: InvariantReport, { knownDivergences }: Report)
       .returnType<CaseStatus>()
       .with('held', () => 'passed')
       .with('broken', () => (known === undefined ? 'failed' : 'known'))
-      .with('not-observable', 'not-evaluated', () => 'skipped')
+      .with('not-observable', 'not-evaluated', 'conceded', () => 'skipped')
       .exhaustive(),
     summary: `${invariantText(invariant)}${status === 'broken' && known !== undefined ? `, as ${known.id} says` : ''}`,
     detail: `${sentence}\n${source}`,

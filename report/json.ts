@@ -40,12 +40,13 @@ export const InvariantReport = z.strictObject({
   id: z.string(),
   sentence: z.string(),
   source: z.string(),
-  status: z.enum(['held', 'broken', 'not-observable', 'not-evaluated']),
+  status: z.enum(['held', 'broken', 'not-observable', 'not-evaluated', 'conceded']),
   checks: count.describe('Command boundaries at which it was evaluated'),
   unseen: z
     .array(z.string())
     .optional()
     .describe('Where it was evaluated: parts of the facts that it speaks of, and that the target does not show'),
+  flaw: z.string().optional().describe('For status `conceded`: why the design cannot keep it'),
 });
 
 export const StepReport = z.strictObject({
@@ -183,9 +184,17 @@ export function reportOf(campaign: Campaign, circumstances: Circumstances): Repo
     verdict,
     runs: [runReport(campaign, circumstances)],
     rules: _.uniqBy(specification.rules(), 'id').map((rule) => ruleReport(rule, coverage.hits(rule.id), target)),
-    invariants: invariants.map(({ id, status, checks, unseen }) => {
+    invariants: invariants.map(({ id, status, checks, unseen, flaw }) => {
       const { sentence, source } = invariantById(id);
-      return { id, sentence, source, status, checks, ...(unseen.length > 0 && { unseen: [...unseen] }) };
+      return {
+        id,
+        sentence,
+        source,
+        status,
+        checks,
+        ...(unseen.length > 0 && { unseen: [...unseen] }),
+        ...(flaw !== undefined && { flaw }),
+      };
     }),
     unmodelled: [...unmodelled].map(([rule, times]) => ({ rule, programs: times })),
     knownDivergences: known.map(knownReport),

@@ -72,7 +72,13 @@ const mergeEqual = <T>(all: readonly T[], key: string | ((each: T) => string), m
  * A run that came to no command of an invariant cannot tell whether the target shows what it speaks of; one that saw
  * facts can. One evaluation is more than none, and one counterexample more than any number of them.
  */
-const INVARIANT_STATUSES: readonly InvariantReport['status'][] = ['not-evaluated', 'not-observable', 'held', 'broken'];
+const INVARIANT_STATUSES: readonly InvariantReport['status'][] = [
+  'conceded',
+  'not-evaluated',
+  'not-observable',
+  'held',
+  'broken',
+];
 
 /**
  * As the verdicts that they lead to, so that the verdict fits the entries. `changed` outweighs `stale`: whoever saw it

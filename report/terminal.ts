@@ -57,7 +57,8 @@ export const countsOf = ({ runs, rules, invariants }: Report) => ({
   durationMs: _.sumBy(runs, 'durationMs'),
   rules: rules.length,
   exercised: rules.filter(({ hits }) => hits > 0).length,
-  invariants: invariants.length,
+  /** Those that the design claims to keep. */
+  invariants: invariants.filter(({ status }) => status !== 'conceded').length,
   held: invariants.filter(({ status }) => status === 'held').length,
 });
 
@@ -119,12 +120,13 @@ const withoutParts = (unseen: readonly string[]): string =>
   unseen.length === 0 ? '' : `, as far as can be seen without ${unseen.join(', ')}`;
 
 /** What became of an invariant, in words. */
-export const invariantText = ({ status, checks, unseen = [] }: InvariantReport): string =>
+export const invariantText = ({ status, checks, unseen = [], flaw = '' }: InvariantReport): string =>
   match(status)
     .with('held', () => `held ${plural(checks, 'time')}${withoutParts(unseen)}`)
     .with('broken', () => 'broken')
     .with('not-observable', () => 'not observable on this target')
     .with('not-evaluated', () => 'never evaluated in this run')
+    .with('conceded', () => `design flaw, conceded: ${flaw}`)
     .exhaustive();
 
 /** Rules shown by name; the others are in the JSON report. */

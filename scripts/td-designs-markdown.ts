@@ -1,9 +1,17 @@
 /** docs/tdx-designs.md: what five designs make of every host access to private memory, from the specification. */
 import { INVARIANTS } from '../model/invariants/index.ts';
-import { holdsIn, profileById } from '../model/core/profile.ts';
+import { concession, holdsIn, profileById } from '../model/core/profile.ts';
 import { brokenAtEnd } from '../properties/designs.ts';
 import { TD } from '../properties/support.ts';
-import { FLAWS, HOST_ACCESSES, observedOf, paidFor, privateGuest, type HostAccess } from '../properties/td-designs.ts';
+import {
+  FLAWS,
+  HOST_ACCESSES,
+  observedOf,
+  paidFor,
+  privateGuest,
+  type Flaw,
+  type HostAccess,
+} from '../properties/td-designs.ts';
 
 const HEAD = `# Five designs for private memory
 
@@ -56,7 +64,9 @@ const kept = INVARIANTS.filter(
     each.only !== undefined && TD.every((id) => holdsIn(profileById(id), each.only)) && !conceded.includes(each),
 );
 
-const isConceded = (profile: string, id: string): boolean => profileById(profile).concedes?.includes(id) === true;
+const whyOf = ({ profile, invariant }: Flaw): string => concession(profileById(profile), invariant)?.why ?? '';
+
+const isConceded = (profile: string, id: string): boolean => concession(profileById(profile), id) !== undefined;
 
 export const tdDesignsMarkdown = (): string =>
   [
@@ -77,7 +87,7 @@ export const tdDesignsMarkdown = (): string =>
     '## Design flaws\n\nEach with the shortest program; its last command breaks the invariant.\n',
     ...FLAWS.map(
       (flaw) =>
-        `### ${flaw.profile}: \`${flaw.invariant}\`\n\n${flaw.why}\n\n\`\`\`\n${flaw.program}\`\`\`\n\n${brokenAtEnd(flaw.invariant, observedOf(flaw)) ?? ''}.\n`,
+        `### ${flaw.profile}: \`${flaw.invariant}\`\n\n${whyOf(flaw)}\n\n\`\`\`\n${flaw.program}\`\`\`\n\n${brokenAtEnd(flaw.invariant, observedOf(flaw)) ?? ''}.\n`,
     ),
     `## The setting\n\n\`\`\`\n${privateGuest('tdx-poison-rfc-v1', true)}\`\`\``,
     '',

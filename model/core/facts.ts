@@ -17,6 +17,7 @@ import type {
   McWork,
   TouchEvent,
 } from './machine-check.ts';
+import { holdsIn, type Condition, type Profile } from './profile.ts';
 import type { ConsumptionEvent, HostWriteEvent, Label } from './state.ts';
 
 /** A struct kvm that has not been destroyed. */
@@ -291,6 +292,53 @@ export interface FactParts {
 }
 
 export type FactPart = keyof FactParts;
+
+const ANYWHERE: readonly Condition[] = [{}];
+const GUEST_MEMORY: readonly Condition[] = [{ realm: 'guest-memory' }];
+const DIRECT_MAP: readonly Condition[] = [{ feature: 'direct-map' }];
+const TD: readonly Condition[] = [{ realm: 'td' }];
+const MC: readonly Condition[] = [{ realm: 'mc' }];
+
+/** In which profiles there is what a part speaks of: where one of the conditions holds. */
+const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
+  vms: ANYWHERE,
+  private: [...GUEST_MEMORY, ...TD],
+  files: GUEST_MEMORY,
+  inodes: GUEST_MEMORY,
+  slots: GUEST_MEMORY,
+  bindings: GUEST_MEMORY,
+  resident: GUEST_MEMORY,
+  stageTwo: ANYWHERE,
+  user: GUEST_MEMORY,
+  poisoned: ANYWHERE,
+  free: ANYWHERE,
+  orphans: GUEST_MEMORY,
+  firstTouches: GUEST_MEMORY,
+  absent: [...DIRECT_MAP, ...MC],
+  shares: DIRECT_MAP,
+  staleTlb: DIRECT_MAP,
+  caches: DIRECT_MAP,
+  shareEvents: DIRECT_MAP,
+  tdPages: TD,
+  lines: [...TD, ...MC],
+  keys: TD,
+  hostMaps: [...TD, ...MC],
+  hostWrites: TD,
+  consumptions: TD,
+  outOfBounds: GUEST_MEMORY,
+  guests: MC,
+  cpus: MC,
+  tasks: MC,
+  guestPages: MC,
+  backing: MC,
+  touches: MC,
+  isolations: MC,
+  endings: MC,
+};
+
+/** Whether there is in the profile what the part speaks of. */
+export const hasPart = (profile: Profile, part: FactPart): boolean =>
+  WHERE[part].some((condition) => holdsIn(profile, condition));
 
 /** Parts about TDs, which other systems have not. */
 export type TdPart = 'tdPages' | 'lines' | 'keys' | 'hostMaps' | 'hostWrites' | 'consumptions';

@@ -55,6 +55,13 @@ export type Realm = 'guest-memory' | 'td' | 'mc';
 /** The realm of what does not say to which it belongs. */
 const DEFAULT_REALM: Realm = 'guest-memory';
 
+/** An invariant that the design cannot keep, so that nobody is asked for it: a flaw of the design. */
+export interface Concession {
+  readonly invariant: string;
+  /** Why it cannot, as sentences. */
+  readonly why: string;
+}
+
 export interface Profile {
   readonly id: string;
   readonly title: string;
@@ -64,8 +71,7 @@ export interface Profile {
   readonly features: readonly Feature[];
   /** `guest-memory` if left out. */
   readonly realm?: Realm;
-  /** Invariants that the design cannot keep, so that nobody is asked for them here. */
-  readonly concedes?: readonly string[];
+  readonly concedes?: readonly Concession[];
   readonly source: string;
 }
 
@@ -75,6 +81,21 @@ export interface Config {
   readonly profile: Profile;
   readonly machine: Machine;
 }
+
+/** Why the design cannot keep the invariant; undefined where it claims to. */
+export const concession = ({ concedes = [] }: Profile, invariant: string): Concession | undefined =>
+  concedes.find((each) => each.invariant === invariant);
+
+const IN_DIRECT_MAP: Concession = {
+  invariant: 'td/no-host-write',
+  why: 'The page stays in the direct map, so that a stray store of the kernel reaches it.',
+};
+const PINNED =
+  'Removing every user mapping does not take a page from a device that pinned it while it was shared; the RFC does not speak of pins.';
+const EVERYTHING = 'User space has a mapping of all guest memory, and nothing keeps it from using that.';
+
+const conceded = (why: string, ...invariants: readonly string[]): readonly Concession[] =>
+  invariants.map((invariant) => ({ invariant, why }));
 
 const LINUX_SOURCE = 'virt/kvm, arch/x86/kvm, fs, mm';
 
@@ -141,7 +162,7 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['tdx', 'in-place', 'poison-entries'],
     realm: 'td',
-    concedes: ['td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'],
+    concedes: [IN_DIRECT_MAP, ...conceded(PINNED, 'td/no-user-write', 'td/not-mapped-by-host')],
     source: 'RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021, on TDX of 7.3.4',
   },
   {
@@ -150,7 +171,7 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['tdx', 'private-file'],
     realm: 'td',
-    concedes: ['td/no-host-write'],
+    concedes: [IN_DIRECT_MAP],
     source: 'arch/x86/kvm/vmx/tdx.c, virt/kvm/guest_memfd.c of 7.3.4',
   },
   {
@@ -159,7 +180,7 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['tdx', 'in-place', 'explicit-maps'],
     realm: 'td',
-    concedes: ['td/no-host-write'],
+    concedes: [IN_DIRECT_MAP],
     source:
       'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: David Hildenbrand, on TDX of 7.3.4',
   },
@@ -169,7 +190,7 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['in-place', 'c-bit'],
     realm: 'td',
-    concedes: ['td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'],
+    concedes: conceded(EVERYTHING, 'td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'),
     source:
       'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: Dave Hansen; AMD64 manual, volume 2, 15.34',
   },
@@ -179,7 +200,10 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['in-place', 'ultravisor'],
     realm: 'td',
-    concedes: ['td/not-mapped-by-host'],
+    concedes: conceded(
+      `${EVERYTHING} The ultravisor exports a page to whoever touches it, so that this does no harm.`,
+      'td/not-mapped-by-host',
+    ),
     source:
       'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: David Hildenbrand; arch/s390/kernel/uv.c',
   },

@@ -12,6 +12,9 @@ const LASTING = [
   'bindings',
   'resident',
   'poisoned',
+  'tdPages',
+  'keys',
+  'lines',
 ] as const satisfies readonly FactPart[];
 
 /** Facts come in no particular order. */

@@ -1,4 +1,5 @@
 import type { BindingFact, FileFact } from '../core/facts.ts';
+import type { Condition } from '../core/profile.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
 
 const fileOf = (files: readonly FileFact[], label: string): FileFact | undefined =>
@@ -103,6 +104,9 @@ const unchanged = clause(['slots'], ({ before, after }) => {
   return undefined;
 });
 
+/** Other realms have no files. */
+const only: Condition = { realm: 'guest-memory' };
+
 const SEED = 'Christopherson and Tng on "KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()", September 2023';
 
 export const gmemInvariants: readonly Invariant[] = [
@@ -111,18 +115,21 @@ export const gmemInvariants: readonly Invariant[] = [
     sentence:
       'A gmem file is usable with the struct kvm that it was created for and with no other, ever, however fds, pointers and ids are reused.',
     source: SEED,
+    only,
     clauses: [sameOwner, slotOfOwner, bindingOfOwner],
   },
   {
     id: 'gmem/one-slot-per-page',
     sentence: 'Within one gmem file, a file page is bound to at most one slot; a binding lies within the file.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_prepare_memory_region(), before 7.3.4 kvm_gmem_bind()',
+    only,
     clauses: [noneOverlap, withinFile],
   },
   {
     id: 'gmem/file-pins-vm',
     sentence: 'The VM outlives each of its gmem files; no slot keeps a reference to a file that is gone.',
     source: 'virt/kvm/guest_memfd.c: __kvm_gmem_create(), kvm_gmem_release()',
+    only,
     clauses: [vmPinned, filePinned],
   },
   {
@@ -130,12 +137,14 @@ export const gmemInvariants: readonly Invariant[] = [
     sentence:
       'A file binds exactly the slots that refer to it, page for page; no binding is left to a slot that is gone.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_commit_memory_region(), before 7.3.4 kvm_gmem_bind(); kvm_gmem_unbind()',
+    only,
     clauses: [noneDangling, slotOfBinding, bindingOfSlot],
   },
   {
     id: 'gmem/slot-immutable',
     sentence: 'A slot that shows guest memory can be deleted but not changed, and no slot becomes one.',
     source: 'virt/kvm/kvm_main.c: kvm_set_memory_region()',
+    only,
     clauses: [unchanged],
   },
 ];

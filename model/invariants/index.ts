@@ -1,5 +1,5 @@
 import _ from 'lodash';
-import { holdsIn, type Profile } from '../core/profile.ts';
+import { concession, holdsIn, type Profile } from '../core/profile.ts';
 import { attributeInvariants } from './attributes.ts';
 import { directMapInvariants } from './direct-map.ts';
 import { errorInvariants } from './errors.ts';
@@ -22,5 +22,5 @@ export const INVARIANTS: readonly Invariant[] = [
 
 /** Those that speak of what there is in the profile, and that its design does not concede. */
 export const invariantsOf: (profile: Profile) => readonly Invariant[] = _.memoize((profile: Profile) =>
-  INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && profile.concedes?.includes(id) !== true),
+  INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && concession(profile, id) === undefined),
 );

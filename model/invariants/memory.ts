@@ -1,4 +1,5 @@
-import type { ResidentFact, StageTwoFact, UserMappingFact } from '../core/facts.ts';
+import type { FrameRun, ResidentFact, StageTwoFact, UserMappingFact } from '../core/facts.ts';
+import type { Condition } from '../core/profile.ts';
 import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
 
@@ -96,6 +97,31 @@ const cacheFresh = clause(['caches', 'resident'], ({ after }) => {
     if (valid && frame !== undefined && residentAt(after.resident, frame) === undefined)
       return `${gpc} is valid and points at frame ${hex(frame)}, which was freed or given to another owner`;
   return undefined;
+});
+
+const freed = (
+  free: readonly FrameRun[],
+  { frame, count = 1 }: { frame: number; count?: number },
+): number | undefined => {
+  const run = free.find((each) => each.frame < frame + count && frame < each.frame + each.count);
+  return run && Math.max(run.frame, frame);
+};
+
+const guestsOfUsed = clause(['stageTwo', 'free'], ({ after: { stageTwo, free } }) => {
+  for (const entry of stageTwo) {
+    const frame = freed(free, entry);
+    if (frame !== undefined)
+      return `gfn ${hex(entry.gfn + frame - entry.frame)} of ${entry.vm} shows frame ${hex(frame)}, which is free`;
+  }
+  return undefined;
+});
+
+const hostsOfUsed = clause(['hostMaps', 'free'], ({ after: { hostMaps, free } }) => {
+  const stale = hostMaps.find((each) => freed(free, each) !== undefined);
+  return (
+    stale &&
+    `the ${stale.by} mapping of gfn ${hex(stale.gfn)} of ${stale.vm} shows frame ${hex(stale.frame)}, which is free`
+  );
 });
 
 const freeUnpoisoned = clause(['free', 'poisoned'], ({ after }) => {
@@ -205,13 +231,16 @@ const poisonNotInUser = clause(['poisoned', 'user'], ({ after }) => {
   return undefined;
 });
 
+/** Elsewhere there is no page cache and no table of slots. */
+const only: Condition = { realm: 'guest-memory' };
+
 export const memoryInvariants: readonly Invariant[] = [
   {
     id: 'memory/no-stale-mapping',
     sentence:
-      'No stage-2 entry, user mapping or valid pfncache points at a page that was freed or given to another owner, or at another page than the slot is bound to.',
+      'No stage-2 entry, user mapping, mapping of a device or valid pfncache points at a page that was freed or given to another owner, or at another page than the slot is bound to.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_invalidate_start()',
-    clauses: [stageTwoFresh, stageTwoBound, userFresh, userConsistent, cacheFresh],
+    clauses: [stageTwoFresh, stageTwoBound, userFresh, userConsistent, cacheFresh, guestsOfUsed, hostsOfUsed],
   },
   {
     id: 'memory/free-is-present',
@@ -224,18 +253,21 @@ export const memoryInvariants: readonly Invariant[] = [
     sentence:
       'A page that a guest or the host gets for the first time reads as zero: nothing of an earlier owner shows.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_get_pfn(), kvm_gmem_fault_user_mapping()',
+    only,
     clauses: [firstZero],
   },
   {
     id: 'memory/references-balanced',
     sentence: 'At rest, the page cache and the user mappings explain every reference to a page, also after errors.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_get_pfn(), folio_put() on each path',
+    only,
     clauses: [noOrphans, balanced],
   },
   {
     id: 'memory/in-bounds',
     sentence: 'No table is read or written outside of what it was made for.',
     source: 'CVE-2024-26991; arch/x86/kvm/mmu/mmu.c: kvm_arch_post_set_memory_attributes()',
+    only,
     clauses: [clause(['outOfBounds'], ({ after }) => after.outOfBounds[0])],
   },
   {

@@ -155,6 +155,7 @@ const INVARIANT_SIGNS: Readonly<Record<InvariantReport['status'], string>> = {
   broken: '✗',
   'not-observable': '–',
   'not-evaluated': '–',
+  conceded: '⚠',
 };
 
 export const invariants = ({ invariants: all }: Report): Html =>

@@ -38,7 +38,7 @@ cite { font-style: normal; font-size: 0.875em; color: var(--quiet); }
 .verdict { display: inline-block; padding: 0 0.6rem; border: 2px solid; border-radius: 0.3rem; margin-right: 0.3rem; font-weight: 700; }
 .conforms, .held, .exercised, .reproduced { color: var(--good); }
 .diverges, .broken, .stale, .changed, .new { color: var(--bad); }
-.inconclusive, .missed { color: var(--doubt); }
+.inconclusive, .missed, .conceded { color: var(--doubt); }
 .not-observable, .not-evaluated, .out, .not-applicable { color: var(--quiet); }
 .note { border-left: 3px solid; padding-left: 0.75rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.5rem; margin: 0.75rem 0 0; padding: 0; list-style: none; }
