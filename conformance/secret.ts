@@ -5,8 +5,7 @@
 import type { Observed } from '../adapters/adapter.ts';
 import { printOutcome, sameOutcome } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
-import type { AnyCommand, Specification, Step } from '../model/core/specification.ts';
-import { storesSecret } from '../model/gmem/guest-access.ts';
+import type { Specification, Step } from '../model/core/specification.ts';
 import { expectationsOf, type Checking } from './check.ts';
 import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -15,6 +14,7 @@ export const SECRECY = {
   id: 'memory/private-is-secret',
   sentence: 'Two runs that differ only in what a guest stored in private memory give the host the same observations.',
   source: 'virt/kvm/guest_memfd.c: kvm_gmem_fault_user_mapping()',
+  only: { realm: ['guest-memory', 'td'] },
 } as const;
 
 /** Changes each byte of a secret, so that a leak of any part of it shows. */
@@ -30,18 +30,13 @@ export function twinOf(specification: Specification, program: Program, trace?: r
     const before = state;
     const step = trace?.[at] ?? specification.step(before, command);
     state = step.state;
-    if (!isStore(command) || !step.rule.startsWith('guest.store/guest-memory')) return command;
-    if (!storesSecret(before, command.args)) return command;
-    return { name: command.name, args: { ...command.args, value: command.args.value ^ EVERY_BYTE } };
+    if (step.outcome.kind !== 'ok' || step.unmodelled !== undefined) return command;
+    const transition = specification.transition(command.name);
+    if (transition.storesSecret?.(command.args, before, program.slice(at + 1)) !== true) return command;
+    return { name: command.name, args: { ...command.args, value: (command.args['value'] as bigint) ^ EVERY_BYTE } };
   });
   return twin.some((command, at) => command !== program[at]) ? twin : undefined;
 }
-
-interface StoreCommand extends AnyCommand {
-  readonly args: { readonly vcpu: string; readonly gpa: bigint; readonly value: bigint };
-}
-
-const isStore = (command: AnyCommand): command is StoreCommand => command.name === 'guest.store';
 
 /** Runs the program and its twin on the target. A program without secrets conforms at once. */
 export async function checkSecrecy(
@@ -59,7 +54,7 @@ export async function checkSecrecy(
     if (twinRun.expected.some(({ unmodelled }) => unmodelled !== undefined)) return { kind: 'conforms', commands: 0 };
     const [one, other] = [await observations(checking, program), await observations(checking, twin)];
     if (isDisturbed(run, one) || isDisturbed(twinRun, other)) return { kind: 'conforms', commands: 0 };
-    const told = tell(run, twinRun, one, other);
+    const told = tell(specification, run, twinRun, one, other);
     if (told !== undefined) return told;
     if (one.length < program.length || other.length < program.length)
       return { kind: 'inconclusive', reason: 'the target was gone before the end of the program' };
@@ -87,21 +82,29 @@ const isDisturbed = ({ expected }: Run, observed: readonly Observed[]): boolean 
     );
   });
 
-/** Commands by which the guest, KVM for it, or the kernel where its direct map shows the page may read a secret. */
-const READERS: ReadonlySet<string> = new Set(['guest.load', 'kvm.read-guest', 'gpc.read', 'guest.walk', 'kernel.load']);
-
 /** Whether the specification itself has it that the command reads a secret. */
-const readsSecret = (run: Run, twin: Run, at: number): boolean => {
+const readsSecret = (specification: Specification, run: Run, twin: Run, at: number): boolean => {
   const [one, other] = [run.expected[at]?.outcome, twin.expected[at]?.outcome];
+  const command = run.program[at];
   return (
-    READERS.has(run.program[at]?.name ?? '') && one !== undefined && other !== undefined && !sameOutcome(one, other)
+    command !== undefined &&
+    specification.transition(command.name).readsSecrets === true &&
+    one !== undefined &&
+    other !== undefined &&
+    !sameOutcome(one, other)
   );
 };
 
-function tell(run: Run, twin: Run, one: readonly Observed[], other: readonly Observed[]): Divergence | undefined {
+function tell(
+  specification: Specification,
+  run: Run,
+  twin: Run,
+  one: readonly Observed[],
+  other: readonly Observed[],
+): Divergence | undefined {
   for (const at of run.program.keys()) {
     const [a, b] = [one[at]?.outcome, other[at]?.outcome];
-    if (a === undefined || b === undefined || sameOutcome(a, b) || readsSecret(run, twin, at)) continue;
+    if (a === undefined || b === undefined || sameOutcome(a, b) || readsSecret(specification, run, twin, at)) continue;
     return {
       kind: 'diverges',
       at,

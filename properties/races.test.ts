@@ -13,14 +13,17 @@ const races = (profile: string, target: Target, seed: number, runs: number): Pro
   runRaces({ specification: specify(profile), target }, { seed, runs, maxCommands: 30 });
 
 describe('the simulator', () => {
-  it.each(['linux-7.3', 'direct-map-rfc-v2'])('does in %s what some order of the commands does', async (profile) => {
-    const seed = freshSeed();
-    const { failure, tally } = await races(profile, simulatorTarget(), seed, 25);
-    const shown = failure && `GMEM_SEED=${seed}\n${printRaceFailure(specify(profile), failure, PLAIN)}`;
-    expect(shown).toBeUndefined();
-    expect(tally.schedules).toBeGreaterThan(50);
-    expect(tally.blocked).toBeGreaterThan(0);
-  });
+  it.each(['linux-7.3', 'direct-map-rfc-v2', 'tdx-guest-memfd'])(
+    'does in %s what some order of the commands does',
+    async (profile) => {
+      const seed = freshSeed();
+      const { failure, tally } = await races(profile, simulatorTarget(), seed, 25);
+      const shown = failure && `GMEM_SEED=${seed}\n${printRaceFailure(specify(profile), failure, PLAIN)}`;
+      expect(shown).toBeUndefined();
+      expect(tally.schedules).toBeGreaterThan(50);
+      expect(tally.blocked).toBeGreaterThan(0);
+    },
+  );
 });
 
 const HOST_MEMORY = `vm.create vm=vm0 dev=kvm type=1
@@ -102,6 +105,19 @@ gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000
 gmem.fallocate fd=file1 mode=1 offset=0 length=0x1000
 `,
     shows: 'ok, then oops',
+  },
+  {
+    mutant: 'vcpu-joins-without-locks',
+    race: 'finalization ∥ vCPU',
+    text: `td.create td=td0 exits=yes
+td.init td=td0 flags=0 cpuids=1
+td.vcpu td=td0 vcpu=0
+td.vcpu td=td0 vcpu=1
+td.vcpu-init td=td0 vcpu=0 flags=0
+td.vcpu-init td=td0 vcpu=1 flags=0
+td.finalize td=td0
+`,
+    shows: 'EIO, then ok',
   },
 ];
 

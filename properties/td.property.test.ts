@@ -1,14 +1,16 @@
 /** Guests whose memory the host must not touch: generation gets everywhere, designs keep what they claim, and flaws are found. */
 import { describe, expect, it } from '@jest/globals';
 import { referenceTarget } from '../adapters/reference/reference.ts';
-import { simulatorTarget } from '../adapters/simulator/index.ts';
+import { machineTarget, simulatorTarget, TdHost } from '../adapters/simulator/index.ts';
+import { TdxMachine } from '../adapters/simulator/td/kvm-tdx.ts';
 import { DEFAULT_BUDGET, runCampaign } from '../conformance/campaign.ts';
+import { checkSecrecy, twinOf } from '../conformance/secret.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
 import { brokenAtEnd } from './designs.ts';
 import { FIXED_SEED, freshSeed, parse, specify, TD, unreached, verdictOf } from './support.ts';
-import { FLAWS, HOST_ACCESSES, observedOf, paidFor } from './td-designs.ts';
+import { FLAWS, HOST_ACCESSES, observedOf, paidFor, privateGuest } from './td-designs.ts';
 
 const concededIn = (profile: string): readonly string[] =>
   (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
@@ -99,4 +101,41 @@ describe('a host access to a private frame', () => {
       });
     },
   );
+});
+
+describe('a secret of a guest', () => {
+  const STORE = 'td.store td=td0 vcpu=0 gfn=0 line=0 world=private width=word value=7';
+  const READ = 'host.read td=td0 gfn=0 line=0 via=kcore';
+  const stored = (profile: string, ...behind: readonly string[]) =>
+    parse(specify(profile), `${privateGuest(profile, false)}${[STORE, ...behind].join('\n')}\n`);
+
+  class WithoutOwnerBit extends TdxMachine {
+    protected override cpuLoad(frame: number, line: number): bigint {
+      return this.memory.lineAt(frame, line).value;
+    }
+  }
+
+  it('is told by memory that gives every line to everybody, and to no host by the memory of TDX', async () => {
+    const specification = specify('tdx-guest-memfd');
+    const program = stored('tdx-guest-memfd', READ);
+    const leaky = machineTarget('leaky', (config) => new TdHost(new WithoutOwnerBit(config)));
+    expect(await checkSecrecy({ specification, target: leaky }, program)).toMatchObject({
+      kind: 'diverges',
+      invariant: 'memory/private-is-secret',
+      observed: 'the host saw ok 0x7 with one secret and ok 0xa5c35a3c96e71dbe with another',
+    });
+    expect(await checkSecrecy({ specification, target: simulatorTarget() }, program)).toEqual({
+      kind: 'conforms',
+      commands: program.length,
+    });
+  });
+
+  it.each([
+    ['tdx-poison-rfc-v1', true],
+    ['sev-c-bit', true],
+    ['s390-pv', false],
+  ])('stays one in %s when its page becomes shared: %s', (profile, isSecret) => {
+    const program = stored(profile, 'td.convert td=td0 gfn=0 to=shared', READ.replace('kcore', 'direct'));
+    expect(twinOf(specify(profile), program) !== undefined).toBe(isSecret);
+  });
 });

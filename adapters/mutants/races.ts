@@ -2,7 +2,9 @@
 import type { Folio } from '../simulator/frames.ts';
 import { SimulatorMachine } from '../simulator/index.ts';
 import { newLock } from '../simulator/kernel.ts';
+import { TdxMachine } from '../simulator/td/kvm-tdx.ts';
 import type { Fault } from './fault.ts';
+import { host } from './td.ts';
 
 export const RACE_FAULTS: readonly Fault[] = [
   {
@@ -90,5 +92,27 @@ export const RACE_FAULTS: readonly Fault[] = [
         else this.late.push(folio);
       }
     },
+  },
+  {
+    id: 'vcpu-joins-without-locks',
+    shortest: 7,
+    profile: 'tdx-guest-memfd',
+    fault: 'looks at the state of the TD, and then takes the lock of the vCPU alone: the TD may be finalized meanwhile',
+    machine: host(
+      class extends TdxMachine {
+        override vcpuUnlockedIoctl(
+          ...[kvm, id, run]: Parameters<TdxMachine['vcpuUnlockedIoctl']>
+        ): ReturnType<TdxMachine['vcpuUnlockedIoctl']> {
+          const vcpu = kvm.vcpus.get(id);
+          if (vcpu === undefined) return 'EBADF';
+          if (kvm.isDead) return 'EIO';
+          if (kvm.hkid === undefined || kvm.state === 'runnable') return 'EINVAL';
+          this.lock(vcpu.mutex);
+          const error = run(vcpu);
+          this.unlock(vcpu.mutex);
+          return error;
+        }
+      },
+    ),
   },
 ];

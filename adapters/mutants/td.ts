@@ -18,7 +18,7 @@ const GMEM = 'tdx-guest-memfd';
 const EXPLICIT = 'share-explicitly';
 
 /** A machine that commands can be given to. */
-const host = (Machine: new (config: Config) => TdMachine): Fault['machine'] =>
+export const host = (Machine: new (config: Config) => TdMachine): Fault['machine'] =>
   class extends TdHost {
     constructor(config: Config) {
       super(new Machine(config));

@@ -3,6 +3,7 @@
  * what the hardware and the kernel's configuration offer. What a machine does not offer is refused, and the refusal is
  * itself a rule.
  */
+import _ from 'lodash';
 import type { Machine } from './machine.ts';
 
 export { FULL_MACHINE, type Machine } from './machine.ts';
@@ -224,7 +225,7 @@ export interface Condition {
   readonly since?: string;
   readonly before?: string;
   readonly feature?: Feature;
-  readonly realm?: Realm;
+  readonly realm?: Realm | readonly Realm[];
 }
 
 function compareRelease({ release }: Pick<Profile, 'release'>, other: string): number {
@@ -242,7 +243,7 @@ export function holdsIn(
   condition: Condition | undefined,
 ): boolean {
   if (condition === undefined) return true;
-  if (condition.realm !== undefined && realmOf(profile) !== condition.realm) return false;
+  if (condition.realm !== undefined && !_.castArray(condition.realm).includes(realmOf(profile))) return false;
   if (condition.since !== undefined && compareRelease(profile, condition.since) < 0) return false;
   if (condition.before !== undefined && compareRelease(profile, condition.before) >= 0) return false;
   return condition.feature === undefined || profile.features.includes(condition.feature);
@@ -261,6 +262,6 @@ export function printCondition(condition: Condition | undefined): string {
   if (condition.since !== undefined) parts.push(`since ${condition.since}`);
   if (condition.before !== undefined) parts.push(`before ${condition.before}`);
   if (condition.feature !== undefined) parts.push(`with ${condition.feature}`);
-  if (condition.realm !== undefined) parts.push(`about ${condition.realm}`);
+  if (condition.realm !== undefined) parts.push(`about ${_.castArray(condition.realm).join(' or ')}`);
   return parts.join(', ');
 }

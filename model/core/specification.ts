@@ -3,13 +3,9 @@ import type { Domain } from './domain.ts';
 import { fails, ok, sameOutcome, type Errno, type Observation, type Outcome } from './outcome.ts';
 import { holdsIn, isPartOf, printCondition, type Condition, type Config, type Machine } from './profile.ts';
 import { initialState, type State } from './state.ts';
-import type { Acceptance, Args, Guard, Requirement, Transition } from './transition.ts';
+import type { Acceptance, AnyCommand, Args, Guard, Requirement, Transition } from './transition.ts';
 
-/** A command as data. The catalogue has the exact type of each. */
-export interface AnyCommand {
-  readonly name: string;
-  readonly args: Args;
-}
+export type { AnyCommand };
 
 export interface Step {
   /** The row that decided. */

@@ -104,6 +104,12 @@ export interface DrawContext {
   readonly fresh: (prefix: string) => Label;
 }
 
+/** A command as data. The catalogue has the exact type of each. */
+export interface AnyCommand {
+  readonly name: string;
+  readonly args: Args;
+}
+
 export interface Transition<N extends string = string, A = Args> {
   readonly name: N;
   readonly summary: string;
@@ -132,6 +138,13 @@ export interface Transition<N extends string = string, A = Args> {
    * after it would it do so.
    */
   transient?(args: A, observed: Observation): boolean;
+  /**
+   * Whether the `value` that the command stores when it succeeds is a secret of the guest, which the host must not learn from any
+   * of the commands behind it.
+   */
+  storesSecret?(args: A, state: State, later: readonly AnyCommand[]): boolean;
+  /** Those read by the command who may know a secret: the guest itself, or who does something for it. */
+  readonly readsSecrets?: boolean;
   readonly guards: readonly Guard<A>[];
   readonly accepts: readonly Acceptance<A>[];
   /** Makes what other commands work on, so that programs begin with such commands. */

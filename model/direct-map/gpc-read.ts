@@ -11,6 +11,7 @@ function read(args: OnCache, before: State): Accepted {
 
 export const gpcRead = defineTransition({
   name: 'gpc.read',
+  readsSecrets: true,
   summary: 'KVM reads a word through a cache, which is refreshed first if kvm_gpc_check() says so.',
   does: '`kvm_gpc_refresh(gpc, 8)` while `kvm_gpc_check(gpc, 8)` fails; then `*(u64 *)gpc->khva`',
   tells: 'the word',

@@ -39,6 +39,7 @@ const INDICES = [0n, 0n, 0n, 0n, 0n, 1n, 511n] as const;
 
 export const guestWalk = defineTransition({
   name: 'guest.walk',
+  readsSecrets: true,
   summary: 'KVM walks the page tables of a guest, as it does to emulate an instruction and for KVM_TRANSLATE.',
   does: '`walk_addr_generic()` of four levels from `cr3` for the address `gva`, by a supervisor with CR0.WP set: KVM_TRANSLATE where `access` is read',
   tells: 'the guest physical address, or 2^64 − 1 where there is no translation',

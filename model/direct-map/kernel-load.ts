@@ -43,6 +43,7 @@ const isZeroedOnEntry = ({ config: { profile } }: State, inode: Inode): boolean 
 
 export const kernelLoad = defineTransition({
   name: 'kernel.load',
+  readsSecrets: true,
   summary:
     'The host kernel loads the first word of a page of guest memory through the direct map, or speculates that it does.',
   does: '`cpu` loads the first word of page number `page` of the file through the direct map, really or speculatively by `mode`',

@@ -25,6 +25,7 @@ function read(args: KvmAccess, state: State): Accepted {
 
 export const kvmReadGuest = defineTransition({
   name: 'kvm.read-guest',
+  readsSecrets: true,
   summary: 'KVM reads guest memory for a vCPU, page by page, as it does to emulate an instruction.',
   does: '`kvm_vcpu_read_guest(vcpu, gpa, buffer, length)`, which goes page by page and stops at the first that fails',
   tells: 'the sum of the words, modulo 2^64',

@@ -220,7 +220,7 @@ function beatsHost(args: Access, state: State): boolean {
 const GMEM_ONLY = 'arch/x86/kvm/mmu/mmu.c: __kvm_mmu_faultin_pfn(), kvm_memslot_is_gmem_only()';
 
 /** Whether the word goes where the host process must never see it. */
-export function storesSecret(state: State, access: Access): boolean {
+function storesSecret(access: Access, state: State): boolean {
   const found = resolve(access, state);
   return isFound(found) && !hostMayTouch(known(state.inodes, found.inode));
 }
@@ -260,6 +260,7 @@ const storeArgs = { ...loadArgs, value: u64() } as const;
 
 export const guestLoad = defineTransition({
   name: 'guest.load',
+  readsSecrets: true,
   summary: 'A vCPU reads a word of guest physical memory.',
   does: 'the guest of `vcpu` loads the 8 bytes at the guest physical address `gpa`: `KVM_RUN` until the access is done, or until it comes back because of the access',
   tells: 'the word',
@@ -300,6 +301,7 @@ export const guestLoad = defineTransition({
 
 export const guestStore = defineTransition({
   name: 'guest.store',
+  storesSecret,
   summary: 'A vCPU writes a word of guest physical memory.',
   does: 'the guest of `vcpu` stores `value` to the 8 bytes at the guest physical address `gpa`, in the same way',
   source: FAULTIN,

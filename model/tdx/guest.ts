@@ -4,7 +4,7 @@ import { u64 } from '../core/domain.ts';
 import type { Outcome } from '../core/outcome.ts';
 import { pick, type Random } from '../core/random.ts';
 import type { State, TdFrame } from '../core/state.ts';
-import { defineTransition, type ArgsOf, type DrawContext, type Guard } from '../core/transition.ts';
+import { defineTransition, type AnyCommand, type ArgsOf, type DrawContext, type Guard } from '../core/transition.ts';
 import { augmented } from './conversion.ts';
 import {
   cached,
@@ -251,6 +251,7 @@ function drawAccess({ random, state }: DrawContext): (OnLine & Load) | undefined
 export const tdLoad = defineTransition({
   name: 'td.load',
   realm: 'td',
+  readsSecrets: true,
   summary: 'The guest loads the word of a line. Where the line is not as the guest left it, it pays for that.',
   does: '`KVM_RUN` on `vcpu` until the guest has loaded the first word of line `line` of frame `gfn`, through its `world` address',
   tells: 'the word',
@@ -323,9 +324,18 @@ function stored(args: Store, before: State): State {
   return isNew ? withFrame(after, args.td, args.gfn, { entry: 'mapped' }) : after;
 }
 
+/** In `s390-pv` a page that is shared keeps what is in it: from then on it is no secret. */
+const isShown = ({ td, gfn: frame }: Store, later: readonly AnyCommand[]): boolean =>
+  later.some(({ name, args }) => name === 'td.convert' && args['td'] === td && args['gfn'] === frame);
+
+/** Whether the word goes to memory of the guest alone, and stays there. */
+const storesSecret = (args: Store, state: State, later: readonly AnyCommand[]): boolean =>
+  worldOf(args, state) && !(has(state, 'ultravisor') && isShown(args, later));
+
 export const tdStore = defineTransition({
   name: 'td.store',
   realm: 'td',
+  storesSecret,
   summary: 'The guest stores a word, or a whole line.',
   does: '`KVM_RUN` on `vcpu` until the guest has stored `value` into the first word of line `line` of frame `gfn`, or into the whole line with zeros behind it, through its `world` address',
   source: `${TDX_SOURCE}: tdx_vcpu_run(), tdx_handle_exit()`,
