@@ -115,6 +115,8 @@ function isObserved(observed: Observed | undefined): boolean {
       );
     case 'status':
       return typeof outcome.status === 'string' && (outcome.gpa === undefined || typeof outcome.gpa === 'bigint');
+    case 'ranges':
+      return Array.isArray(outcome.ranges) && typeof outcome.incomplete === 'boolean';
     case 'oops':
     case 'shutdown':
     case 'ciphertext':

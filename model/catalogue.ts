@@ -34,6 +34,12 @@ import { slotSet } from './gmem/slot-set.ts';
 import { vcpuCreate } from './gmem/vcpu-create.ts';
 import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
 import { vmCreate } from './gmem/vm-create.ts';
+import { statusAnnounce, statusFlood } from './sev/status-announce.ts';
+import { statusDonate, statusScribble } from './sev/status-donation.ts';
+import { statusDamage, statusLoad, statusSave } from './sev/status-image.ts';
+import { statusCreate, statusDestroy, statusEnable, statusPlug, statusReset, statusTick } from './sev/status-life.ts';
+import { statusPsc } from './sev/status-psc.ts';
+import { statusList, statusPage } from './sev/status-read.ts';
 import { tdAugment, tdConvert } from './tdx/conversion.ts';
 import { cacheEvict, coreStop, seamBusy } from './tdx/environment.ts';
 import { tdAccept, tdLoad, tdStore } from './tdx/guest.ts';
@@ -126,6 +132,24 @@ export const SYSTEMS = {
     seamBusy,
     coreStop,
     cacheEvict,
+  ],
+  'page-encryption status': [
+    statusCreate,
+    statusEnable,
+    statusAnnounce,
+    statusFlood,
+    statusPsc,
+    statusPage,
+    statusList,
+    statusSave,
+    statusDamage,
+    statusLoad,
+    statusPlug,
+    statusReset,
+    statusTick,
+    statusDonate,
+    statusScribble,
+    statusDestroy,
   ],
 } as const;
 

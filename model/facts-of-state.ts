@@ -16,12 +16,13 @@ import type {
   VmFact,
 } from './core/facts.ts';
 import { PAGE_SHIFT } from './core/abi.ts';
-import { holdsIn } from './core/profile.ts';
+import { holdsIn, realmOf } from './core/profile.ts';
 import { known, type Label, type State } from './core/state.ts';
 import { isCurrent } from './direct-map/caches.ts';
 import { absentPages, sharesOf } from './direct-map/presence.ts';
 import { isOutOfDirectMap } from './gmem/content.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
+import { statusFacts } from './sev/status-facts.ts';
 import { tdFacts } from './tdx/facts.ts';
 
 /**
@@ -57,7 +58,16 @@ type Specified = Common & Partial<OfDirectMap>;
 type FrameOf = ReturnType<typeof frameNumbers>;
 
 export function factsOfState(state: State): Facts {
-  return holdsIn(state.config.profile, { realm: 'td' }) ? tdFacts(state) : guestMemoryFacts(state);
+  switch (realmOf(state.config.profile)) {
+    case 'td':
+      return tdFacts(state);
+    case 'page-status':
+      return statusFacts(state);
+    case 'mc':
+      return {};
+    case 'guest-memory':
+      return guestMemoryFacts(state);
+  }
 }
 
 function guestMemoryFacts(state: State): Specified {

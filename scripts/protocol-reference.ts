@@ -49,6 +49,8 @@ function sample(name: string, domain: Domain): string {
       return 'td0';
     case 'guest':
       return 'guest0';
+    case 'image':
+      return 'image0';
     case 'fresh':
       return `${(domain as FreshDomain).prefix}0`;
     case 'fd':

@@ -4,7 +4,7 @@
  */
 import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Address, Label } from '../../model/core/state.ts';
-import type { Command } from '../../model/catalogue.ts';
+import { SYSTEMS, type Command } from '../../model/catalogue.ts';
 import type { Operand } from './calls.ts';
 import { copy, type Guest } from './guest.ts';
 import { address, plus, value, type Lowering } from './lowering.ts';
@@ -41,59 +41,24 @@ export interface Context {
 }
 
 type ArgsOf<N extends Command['name']> = Extract<Command, { readonly name: N }>['args'];
-const NO_DIRECT_MAP = 'no released kernel takes guest memory out of the direct map';
-const NO_TDX = 'TDX, SEV and s390 hosts are not driven yet';
+
+type System = keyof typeof SYSTEMS;
+
+/** Every command of a system, with why none is executed. */
+const allOf = <S extends System>(system: S, why: string) =>
+  Object.fromEntries(SYSTEMS[system].map(({ name }) => [name, why])) as Record<
+    (typeof SYSTEMS)[S][number]['name'],
+    string
+  >;
 
 /** Commands that no released kernel has, or that take more than system calls; and why. */
 export const ABSENT = {
   'gmem.link': 'no released kernel has KVM_LINK_GUEST_MEMFD',
   'memory.fail': 'memory failures are not injected into kernels yet',
   'fault.slab': 'failing allocations are not injected into kernels yet',
-  'kvm.read-guest': NO_DIRECT_MAP,
-  'kvm.write-guest': NO_DIRECT_MAP,
-  'guest.walk': NO_DIRECT_MAP,
-  'guest.mmio': NO_DIRECT_MAP,
-  'kernel.load': NO_DIRECT_MAP,
-  'gpc.init': NO_DIRECT_MAP,
-  'gpc.activate': NO_DIRECT_MAP,
-  'gpc.refresh': NO_DIRECT_MAP,
-  'gpc.read': NO_DIRECT_MAP,
-  'gpc.write': NO_DIRECT_MAP,
-  'gpc.deactivate': NO_DIRECT_MAP,
-  'td.create': NO_TDX,
-  'td.init': NO_TDX,
-  'td.vcpu': NO_TDX,
-  'td.vcpu-init': NO_TDX,
-  'td.add': NO_TDX,
-  'td.finalize': NO_TDX,
-  'td.convert': NO_TDX,
-  'td.augment': NO_TDX,
-  'td.load': NO_TDX,
-  'td.store': NO_TDX,
-  'td.accept': NO_TDX,
-  'td.map-gpa': NO_TDX,
-  'td.map-gpa-return': NO_TDX,
-  'td.destroy': NO_TDX,
-  'sept.block': NO_TDX,
-  'sept.track': NO_TDX,
-  'sept.remove': NO_TDX,
-  'key.flush-vcpu': NO_TDX,
-  'key.flush-done': NO_TDX,
-  'key.write-back': NO_TDX,
-  'key.free': NO_TDX,
-  'page.reclaim': NO_TDX,
-  'host.read': NO_TDX,
-  'host.write': NO_TDX,
-  'host.zero': NO_TDX,
-  'host.move': NO_TDX,
-  'host.map': NO_TDX,
-  'host.unmap': NO_TDX,
-  'dma.map': NO_TDX,
-  'dma.unmap': NO_TDX,
-  'host.kexec': NO_TDX,
-  'seam.busy': NO_TDX,
-  'core.stop': NO_TDX,
-  'cache.evict': NO_TDX,
+  ...allOf('direct map', 'no released kernel takes guest memory out of the direct map'),
+  ...allOf('TD-private memory', 'TDX, SEV and s390 hosts are not driven yet'),
+  ...allOf('page-encryption status', 'no released kernel records what guests share'),
 } as const satisfies Partial<Record<Command['name'], string>>;
 export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;
 type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;

@@ -12,6 +12,12 @@ const count = z
 /** JSON has null where the model has undefined. */
 const orNull = <T extends z.ZodType>(schema: T) => schema.nullable().transform((value) => value ?? undefined);
 
+/** Invariants hold entries against each other, which takes its time. */
+export const MAX_ENTRIES = 10_000;
+
+/** Frames from `start` up to `end`. */
+export const RANGE = z.object({ start: count, end: count });
+
 const frames = { frame: count.describe('The first frame'), count: count.describe('So many frames in a row') };
 
 /** In which way a page was touched. */
@@ -237,6 +243,23 @@ const PARTS = {
       }),
     )
     .describe('Tasks and guests that came to their end since the last command.'),
+  announced: z
+    .array(z.object({ guest: label, ranges: z.array(RANGE).max(MAX_ENTRIES) }))
+    .describe('The frames that each guest shares, by its own page tables.'),
+  records: z
+    .array(z.object({ guest: label, ranges: z.array(RANGE).max(MAX_ENTRIES), incomplete: z.boolean() }))
+    .describe('The frames that the host has recorded as shared, and the mark that the record is incomplete.'),
+  statusWork: z
+    .array(
+      z.object({
+        guest: label,
+        units: count.describe('What the VMM allows: ranges, words of a bitmap, or entries that the guest gave'),
+        bytes: count.describe('That the host holds for the record'),
+        calls: count.describe('Hypercalls of the guest in the last command, and entries of a page-state change'),
+        steps: count.describe('Nodes, array elements and words that those visited or wrote'),
+      }),
+    )
+    .describe('What the record of each guest costs the host.'),
   outOfBounds: z
     .array(z.string().max(4096).transform(harmless))
     .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),
@@ -245,9 +268,6 @@ const PARTS = {
 const optional = Object.fromEntries(Object.entries(PARTS).map(([part, schema]) => [part, schema.exactOptional()])) as {
   readonly [Part in FactPart]: z.ZodExactOptional<(typeof PARTS)[Part]>;
 };
-
-/** Invariants hold entries against each other, which takes its time. */
-export const MAX_ENTRIES = 10_000;
 
 /** How a value is held against a schema; `where` is its place in the facts. Throws. */
 type Check = (schema: z.ZodType, value: unknown, where: string) => unknown;

@@ -12,7 +12,7 @@ import type { Errno, Observation as Outcome } from '../../model/core/outcome.ts'
 import { PROFILES, type Machine } from '../../model/core/profile.ts';
 import { argumentsOf, type AnyCommand, type AnyTransition } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES } from '../adapter.ts';
-import { Facts, parseFacts } from './facts.ts';
+import { Facts, MAX_ENTRIES, parseFacts, RANGE } from './facts.ts';
 import { harmless } from './lines.ts';
 
 export const PROTOCOL = 1;
@@ -227,6 +227,13 @@ const OutcomeAnswer = z
         gpa: U64.exactOptional().describe('Where an address comes with it'),
       })
       .describe('An answer that is neither a success nor an error number.'),
+    z
+      .object({
+        kind: kind('ranges'),
+        ranges: z.array(RANGE).max(MAX_ENTRIES).describe('Guest frames that are recorded as shared, in order'),
+        incomplete: z.boolean().describe('The mark that the record is incomplete'),
+      })
+      .describe('What the host has recorded of the frames that a guest shares.'),
     z
       .object({ kind: kind('crash'), message: text })
       .describe('The implementation broke while it executed the command, and stopped. The last observation. Diverges.'),

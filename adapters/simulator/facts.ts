@@ -12,6 +12,7 @@ import type {
   StaleTlbFact,
   StageTwoFact,
   McPart,
+  StatusPart,
   TdPart,
   UserMappingFact,
   VmFact,
@@ -27,7 +28,7 @@ const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
 type DirectMapParts = 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
 /** What every profile about guest_memfd has. */
-export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart>;
+export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart | StatusPart>;
 
 /** The facts now, of which the parts that are not stale are those of `before`. */
 export function collectFacts(machine: Syscalls, before: Simulated = NOTHING): Simulated {

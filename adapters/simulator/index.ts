@@ -1,9 +1,9 @@
 /** The simulator behind the adapter contract, and the way to put a machine derived from it there. */
 import { FULL_MACHINE, type Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
-import type { Config } from '../../model/core/profile.ts';
+import { realmOf, type Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
-import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
+import { ALL_CAPABILITIES, TargetFailure, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
 import { race, type Racing } from './race.ts';
 import { newTdMachine, TdHost } from './td/commands.ts';
@@ -49,7 +49,16 @@ export function machineTarget(
   };
 }
 
-const newMachine = (config: Config): Simulated =>
-  config.profile.realm === 'td' ? new TdHost(newTdMachine(config)) : new SimulatorMachine(config);
+function newMachine(config: Config): Simulated {
+  switch (realmOf(config.profile)) {
+    case 'td':
+      return new TdHost(newTdMachine(config));
+    case 'guest-memory':
+      return new SimulatorMachine(config);
+    case 'mc':
+    case 'page-status':
+      throw new TargetFailure(`the simulator has no machine for the profile ${config.profile.id} yet`);
+  }
+}
 
 export const simulatorTarget = (machine?: Machine): Target => machineTarget('simulator', newMachine, machine);

@@ -2,14 +2,14 @@
  * The kinds of arguments that commands take: how each is written, read, drawn at random and made simpler. ABI integers
  * keep their full width, also where a value will be refused.
  */
-import { I64_MAX, I64_MIN, PAGE_SIZE, U32_MAX, U64_MAX } from './abi.ts';
+import { I64_MAX, I64_MIN, PAGE_SIZE, U16_MAX, U32_MAX, U64_MAX } from './abi.ts';
 import { pick, randomU64, type Random } from './random.ts';
 import { ARENA, NO_FD, type Address, type FdKind, type Label, type State } from './state.ts';
 
 export type ArgValue = bigint | Label | Address;
 
 export interface Domain<T extends ArgValue = ArgValue> {
-  readonly kind: 'integer' | 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'fresh' | 'choice' | 'address';
+  readonly kind: 'integer' | 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'image' | 'fresh' | 'choice' | 'address';
   /** For documents: `u64`, `fd of a vm`, … */
   readonly describe: string;
   /** The least and the largest value of an integer. */
@@ -97,6 +97,8 @@ export const u64 = (options: IntegerOptions = {}): Domain<bigint> =>
     U64_MAX - PAGE_SIZE + 1n,
     ...(options.boundaries ?? []),
   ]);
+export const u16 = (options: IntegerOptions = {}): Domain<bigint> =>
+  integer('u16', 0n, U16_MAX, options.boundaries ?? []);
 export const u32 = (options: IntegerOptions = {}): Domain<bigint> =>
   integer('u32', 0n, U32_MAX, [1n << 16n, 1n << 31n, 0xffffn, ...(options.boundaries ?? [])]);
 export const i64 = (options: IntegerOptions = {}): Domain<bigint> =>
@@ -105,7 +107,7 @@ export const i32 = (options: IntegerOptions = {}): Domain<bigint> =>
   integer('i32', -0x8000_0000n, 0x7fff_ffffn, [-1n, ...(options.boundaries ?? [])]);
 
 function reference(
-  kind: 'fd' | 'mapping' | 'cache' | 'td' | 'guest',
+  kind: 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'image',
   describe: string,
   candidates: (state: State) => Label[],
 ): Domain<Label> {
@@ -135,6 +137,14 @@ export const cache = (): Domain<Label> => reference('cache', 'cache', (state) =>
 export const td = (): Domain<Label> => reference('td', 'TD', (state) => [NO_FD, ...state.td.tds.keys()]);
 
 export const guest = (): Domain<Label> => reference('guest', 'guest', (state) => [NO_FD, ...state.mc.guests.keys()]);
+
+/** A guest that says which of its pages it shares. */
+export const statusGuest = (): Domain<Label> =>
+  reference('guest', 'guest', (state) => [NO_FD, ...state.status.guests.keys()]);
+
+/** What was saved of such a guest. */
+export const statusImage = (): Domain<Label> =>
+  reference('image', 'image', (state) => [NO_FD, ...state.status.images.keys()]);
 
 /** A label that the command gives to what it creates. */
 export const fresh = (prefix: string): FreshDomain => ({

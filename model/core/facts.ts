@@ -18,6 +18,7 @@ import type {
   TouchEvent,
 } from './machine-check.ts';
 import { holdsIn, type Condition, type Profile } from './profile.ts';
+import type { Range } from './ranges.ts';
 import type { ConsumptionEvent, HostWriteEvent, Label } from './state.ts';
 
 /** A struct kvm that has not been destroyed. */
@@ -242,6 +243,30 @@ export interface BackingFact {
   readonly taken: boolean;
 }
 
+/** The frames that a guest shares, by its own page tables. */
+export interface AnnouncedFact {
+  readonly guest: Label;
+  readonly ranges: readonly Range[];
+}
+
+/** What the host would hand to a migration of the guest. */
+export interface RecordFact extends AnnouncedFact {
+  readonly incomplete: boolean;
+}
+
+/** What the record of a guest costs the host. */
+export interface StatusWorkFact {
+  readonly guest: Label;
+  /** What the VMM allows: ranges, words of a bitmap, or entries that the guest gave. */
+  readonly units: number;
+  /** Bytes that the host holds for it. */
+  readonly bytes: number;
+  /** Hypercalls of the guest in the last command; each entry of a page-state change counts as one. */
+  readonly calls: number;
+  /** Nodes, array elements and words that those visited or wrote. */
+  readonly steps: number;
+}
+
 /** Every part that facts can have. */
 export interface FactParts {
   readonly vms: readonly VmFact[];
@@ -287,31 +312,35 @@ export interface FactParts {
   readonly isolations: readonly IsolationEvent[];
   /** Since the last command, in order. */
   readonly endings: readonly EndingEvent[];
+  readonly announced: readonly AnnouncedFact[];
+  readonly records: readonly RecordFact[];
+  readonly statusWork: readonly StatusWorkFact[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
   readonly outOfBounds: readonly string[];
 }
 
 export type FactPart = keyof FactParts;
 
-const ANYWHERE: readonly Condition[] = [{}];
 const GUEST_MEMORY: readonly Condition[] = [{ realm: 'guest-memory' }];
 const DIRECT_MAP: readonly Condition[] = [{ feature: 'direct-map' }];
 const TD: readonly Condition[] = [{ realm: 'td' }];
 const MC: readonly Condition[] = [{ realm: 'mc' }];
+const MACHINES: readonly Condition[] = [...GUEST_MEMORY, ...TD, ...MC];
+const STATUS: readonly Condition[] = [{ realm: 'page-status' }];
 
 /** In which profiles there is what a part speaks of: where one of the conditions holds. */
 const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
-  vms: ANYWHERE,
+  vms: MACHINES,
   private: [...GUEST_MEMORY, ...TD],
   files: GUEST_MEMORY,
   inodes: GUEST_MEMORY,
   slots: GUEST_MEMORY,
   bindings: GUEST_MEMORY,
   resident: GUEST_MEMORY,
-  stageTwo: ANYWHERE,
+  stageTwo: MACHINES,
   user: GUEST_MEMORY,
-  poisoned: ANYWHERE,
-  free: ANYWHERE,
+  poisoned: MACHINES,
+  free: MACHINES,
   orphans: GUEST_MEMORY,
   firstTouches: GUEST_MEMORY,
   absent: [...DIRECT_MAP, ...MC],
@@ -334,6 +363,9 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   touches: MC,
   isolations: MC,
   endings: MC,
+  announced: STATUS,
+  records: STATUS,
+  statusWork: STATUS,
 };
 
 /** Whether there is in the profile what the part speaks of. */
@@ -345,6 +377,9 @@ export type TdPart = 'tdPages' | 'lines' | 'keys' | 'hostMaps' | 'hostWrites' | 
 
 /** Parts about machine checks, which other systems have not. */
 export type McPart = 'guests' | 'cpus' | 'tasks' | 'guestPages' | 'backing' | 'touches' | 'isolations' | 'endings';
+
+/** Parts about guests that announce shared pages, which other systems have not. */
+export type StatusPart = 'announced' | 'records' | 'statusWork';
 
 /** What a target sees of itself. */
 export type Facts = Partial<FactParts>;

@@ -3,6 +3,8 @@
  * targets observe them, reports print them.
  */
 
+import type { Range } from './ranges.ts';
+
 /** Error names that the specification uses; the numbers are the target's affair. */
 export type Errno =
   | 'E2BIG'
@@ -18,13 +20,16 @@ export type Errno =
   | 'EINVAL'
   | 'EIO'
   | 'EMFILE'
+  | 'ENODATA'
   | 'ENODEV'
   | 'ENOENT'
   | 'ENOMEM'
   | 'ENOSPC'
+  | 'ENOSYS'
   | 'ENOTTY'
   | 'EOPNOTSUPP'
   | 'EOVERFLOW'
+  | 'EPERM'
   | 'ESPIPE';
 
 export type Outcome =
@@ -53,7 +58,9 @@ export type Outcome =
    * An answer that is neither a success nor an error number: of the TDX module (`TDX_…`), to a guest's hypercall
    * (`TDVMCALL_STATUS_…`, with an address where one comes with it), or a VM exit without details (`KVM_EXIT_…`).
    */
-  | { readonly kind: 'status'; readonly status: string; readonly gpa?: bigint };
+  | { readonly kind: 'status'; readonly status: string; readonly gpa?: bigint }
+  /** The guest frames that a host has recorded as shared, or that its record is incomplete. */
+  | { readonly kind: 'ranges'; readonly ranges: readonly Range[]; readonly incomplete: boolean };
 
 /** What a target saw: an outcome, or why there is none. Nothing is observed behind that. */
 export type Observation =
@@ -95,6 +102,8 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
       return b.kind === 'hypercall' && a.gpa === b.gpa && a.pages === b.pages && a.private === b.private;
     case 'status':
       return b.kind === 'status' && a.status === b.status && a.gpa === b.gpa;
+    case 'ranges':
+      return b.kind === 'ranges' && a.incomplete === b.incomplete && sameRanges(a.ranges, b.ranges);
     case 'oops':
     case 'shutdown':
     case 'ciphertext':
@@ -105,7 +114,12 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
   }
 }
 
+const sameRanges = (a: readonly Range[], b: readonly Range[]): boolean =>
+  a.length === b.length && a.every(({ start, end }, at) => start === b[at]?.start && end === b[at].end);
+
 const hex = (value: bigint): string => (value < 0n ? `-0x${(-value).toString(16)}` : `0x${value.toString(16)}`);
+
+const printRange = ({ start, end }: Range): string => `0x${start.toString(16)}-0x${end.toString(16)}`;
 
 /** One short line, for example `EINVAL`, `ok 0x4000`, `MEMORY_FAULT EFAULT gpa=0x1000 private`. */
 export function printOutcome(outcome: Observation): string {
@@ -128,6 +142,8 @@ export function printOutcome(outcome: Observation): string {
       return `HYPERCALL gpa=${hex(outcome.gpa)} pages=${hex(outcome.pages)} ${outcome.private ? 'private' : 'shared'}`;
     case 'status':
       return outcome.gpa === undefined ? outcome.status : `${outcome.status} gpa=${hex(outcome.gpa)}`;
+    case 'ranges':
+      return [outcome.incomplete ? 'incomplete ranges' : 'ranges', ...outcome.ranges.map(printRange)].join(' ');
     case 'oops':
     case 'shutdown':
     case 'ciphertext':

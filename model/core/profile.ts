@@ -45,13 +45,24 @@ export type Feature =
   /** It takes the page out of the 1:1 map. */
   | 'isolate-absent'
   /** It does so where the machine check says that the VMM has unmapped the page. */
-  | 'isolate-as-told';
+  | 'isolate-as-told'
+  /** The host keeps the record of what a guest shares. */
+  | 'status-host'
+  /** It keeps a bit for each page. */
+  | 'status-bitmap'
+  /** It keeps the ranges, in a list. */
+  | 'status-list'
+  /** It keeps the ranges, in a tree. */
+  | 'status-tree'
+  /** The guest keeps the record, in memory that the host may read. */
+  | 'status-donation';
 
 /**
  * What a profile speaks of. A realm has commands of its own, and no others: `guest-memory` those of guest_memfd and of
- * proposals about it, `td` those of a guest whose memory the host must not touch, `mc` those of machine checks and poison.
+ * proposals about it, `td` those of a guest whose memory the host must not touch, `mc` those of machine checks and poison,
+ * `page-status` those of a guest that tells which of its pages are shared.
  */
-export type Realm = 'guest-memory' | 'td' | 'mc';
+export type Realm = 'guest-memory' | 'td' | 'mc' | 'page-status';
 
 /** The realm of what does not say to which it belongs. */
 const DEFAULT_REALM: Realm = 'guest-memory';
@@ -76,7 +87,8 @@ export interface Profile {
   readonly source: string;
 }
 
-const realmOf = ({ realm = DEFAULT_REALM }: { readonly realm?: Realm }): Realm => realm;
+/** The realm of a profile, or of a command. */
+export const realmOf = ({ realm = DEFAULT_REALM }: { readonly realm?: Realm }): Realm => realm;
 
 export interface Config {
   readonly profile: Profile;
@@ -207,6 +219,38 @@ export const PROFILES: readonly Profile[] = [
     ),
     source:
       'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: David Hildenbrand; arch/s390/kernel/uv.c',
+  },
+  {
+    id: 'page-status-bitmap',
+    title: 'What a guest shares, recorded by the host with a bit for each page',
+    release: [7, 3, 4],
+    features: ['status-host', 'status-bitmap'],
+    realm: 'page-status',
+    source: 'v2 "Add AMD SEV specific Hypercall3", December 2020',
+  },
+  {
+    id: 'page-status-range-list',
+    title: 'What a guest shares, recorded by the host in a list of ranges',
+    release: [7, 3, 4],
+    features: ['status-host', 'status-list'],
+    realm: 'page-status',
+    source: 'thread of v2 "Add AMD SEV specific Hypercall3", January 2021: Ashish Kalra',
+  },
+  {
+    id: 'page-status-interval-tree',
+    title: 'What a guest shares, recorded by the host in a balanced tree of ranges',
+    release: [7, 3, 4],
+    features: ['status-host', 'status-tree'],
+    realm: 'page-status',
+    source: 'thread of v2 "Add AMD SEV specific Hypercall3", December 2020: Steve Rutherford',
+  },
+  {
+    id: 'page-status-guest-donation',
+    title: 'What a guest shares, kept by the guest itself in memory that it has told the host of',
+    release: [7, 3, 4],
+    features: ['status-donation'],
+    realm: 'page-status',
+    source: 'thread of v2 "Add AMD SEV specific Hypercall3", January 2021: Steve Rutherford',
   },
 ];
 

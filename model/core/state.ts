@@ -6,6 +6,7 @@
 import { FRESH_MC_MACHINE, type McMachine } from './machine-check.ts';
 import type { Config } from './profile.ts';
 import { EMPTY, type RangeMap, type RangeSet } from './ranges.ts';
+import { FRESH_STATUS_MACHINE, type StatusMachine } from './state-status.ts';
 
 /** A name chosen by the command that creates the thing, such as `vm0`; never used twice in a program. */
 export type Label = string;
@@ -231,6 +232,7 @@ export interface State {
   readonly unmapped: ReadonlyMap<Label, number>;
   readonly td: TdMachine;
   readonly mc: McMachine;
+  readonly status: StatusMachine;
 }
 
 /** Open before a program starts: /dev/kvm, and a file that is not KVM's (/dev/null). */
@@ -284,6 +286,7 @@ export function initialState(config: Config): State {
     unmapped: new Map(),
     td: FRESH_TD_MACHINE,
     mc: FRESH_MC_MACHINE,
+    status: FRESH_STATUS_MACHINE,
   };
 }
 

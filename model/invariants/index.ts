@@ -6,6 +6,7 @@ import { errorInvariants } from './errors.ts';
 import { gmemInvariants } from './gmem.ts';
 import type { Invariant } from './invariant.ts';
 import { memoryInvariants } from './memory.ts';
+import { sharedInvariants } from './shared.ts';
 import { tdInvariants } from './tdx.ts';
 
 export { brokenBy, isObservable, unseenParts, type Invariant } from './invariant.ts';
@@ -17,6 +18,7 @@ export const INVARIANTS: readonly Invariant[] = [
   ...directMapInvariants,
   ...attributeInvariants,
   ...tdInvariants,
+  ...sharedInvariants,
   ...errorInvariants,
 ];
 

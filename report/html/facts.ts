@@ -4,6 +4,7 @@ import type { FactPart } from '../../model/core/facts.ts';
 
 const label = z.string();
 const whole = z.int().nonnegative();
+const range = z.object({ start: whole, end: whole });
 const run = { frame: whole, count: whole };
 
 /** Looked at for each part; more is not drawn. */
@@ -84,6 +85,9 @@ const PARTS = {
     of: whole.optional(),
     how: z.string().optional(),
   }),
+  announced: z.object({ guest: label, ranges: z.array(range) }),
+  records: z.object({ guest: label, ranges: z.array(range), incomplete: z.boolean() }),
+  statusWork: z.object({ guest: label, units: whole, bytes: whole, calls: whole, steps: whole }),
   outOfBounds: z.string(),
 } satisfies Record<FactPart, z.ZodType>;
 
