@@ -29,6 +29,8 @@ const idsOf = (realm: Realm): readonly string[] =>
 export const GUEST_MEMORY = idsOf('guest-memory');
 /** Profiles about guests whose memory the host must not touch, which have commands of their own. */
 export const TD = idsOf('td');
+/** Profiles about guests that announce which pages they share. */
+export const PAGE_STATUS = idsOf('page-status');
 
 /** Profiles whose design keeps every invariant; properties/designs.ts has the others. */
 export const SIMULATED = GUEST_MEMORY.filter((id) => !/^direct-map-(rfc-v1|v1[23])$/.test(id));
