@@ -112,3 +112,25 @@ export class TargetFailure extends Error {}
 
 /** A target that exists but cannot be tested from here; the message says why. */
 export class UnavailableError extends Error {}
+
+/**
+ * What came of a command, as far as a log tells: what was observed, or only whether the call got to user space
+ * (`reached`) or was answered with an error before that (`refused`).
+ */
+export type Came = Observation | 'reached' | 'refused';
+
+/** What a line of a recorded log tells, with its number, from 1 on; 0 for what comes before the first. */
+export type LogEntry = { readonly line: number } & (
+  | {
+      readonly kind: 'command';
+      readonly command: AnyCommand;
+      /** Left out where the log does not tell. */
+      readonly came?: Came | undefined;
+      readonly facts?: Facts | undefined;
+      /** When, as the log counts time. */
+      readonly seconds?: number | undefined;
+    }
+  /** Something is missing from the log here. */
+  | { readonly kind: 'gap' }
+  | { readonly kind: 'malformed'; readonly why: string }
+);

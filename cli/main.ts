@@ -3,6 +3,7 @@ import { Command } from 'commander';
 import { modelHash } from '../conformance/model-hash.ts';
 import { VERSION } from '../report/installation.ts';
 import { shellWord } from '../report/text.ts';
+import { addCheckTrace } from './check-trace.ts';
 import { addMutants } from './mutants.ts';
 import { surviveOutput } from './output.ts';
 import { addRace } from './race.ts';
@@ -23,7 +24,7 @@ function assemble(): Command {
     .version(VERSION)
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
-  for (const add of [addRun, addReport, addReplay, addShrink, addScenario, addRace, addRules, addMutants, addTargets])
+  for (const add of [addRun, addReport, addReplay, addShrink, addScenario, addRace, addCheckTrace, addRules, addMutants, addTargets])
     add(program);
   return program;
 }

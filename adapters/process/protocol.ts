@@ -280,7 +280,8 @@ export const parseHello = (answer: string): Hello => checked(HelloAnswer, messag
 const Envelope = ObservationsAnswer.extend({ observations: z.array(z.unknown()) });
 const Observation = ObservationAnswer.extend({ facts: z.record(z.string(), z.unknown()).optional() });
 
-function observation(value: unknown, place: string): Answered {
+/** What came of one command. `place` names the value in messages. Throws a Breach. */
+export function observation(value: unknown, place: string): Answered {
   const { outcome, facts } = checked(Observation, value, place);
   return {
     outcome,

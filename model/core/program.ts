@@ -114,7 +114,8 @@ export function parseProgram(specification: Specification, text: string): Parsed
   return { program, lines: numbers, header: headerOf(text) };
 }
 
-function parseCommand(
+/** Reads one command. `labels`: those that earlier commands gave, with their lines. Throws a ProgramError. */
+export function parseCommand(
   specification: Specification,
   text: string,
   line: number,

@@ -31,6 +31,9 @@ export const MARKED_RECORD: SharedRecord = { ranges: EMPTY, incomplete: true };
 /** What is wrong with the arguments of a call. */
 export type Flaw = 'unaligned' | 'no-pages' | 'wraps' | 'past-the-end' | 'reserved-attributes';
 
+/** What KVM itself refuses; with the others the call gets to user space. Source: arch/x86/kvm/x86.c: ____kvm_emulate_hypercall(). */
+export const REFUSED_BY_KVM: ReadonlySet<Flaw> = new Set<Flaw>(['unaligned', 'no-pages', 'wraps']);
+
 /** The first thing that is wrong with the arguments of KVM_HC_MAP_GPA_RANGE, in the order in which KVM looks, and then a host that records. */
 export function flawOf(gpa: bigint, pages: bigint, attributes: bigint): Flaw | undefined {
   if ((gpa & PAGE_MASK) !== 0n) return 'unaligned';
