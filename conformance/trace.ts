@@ -132,14 +132,14 @@ export class TraceChecker {
     this.#checked++;
     if (typeof came === 'string') {
       if (isAllowed(entry, came, step)) return;
-      return this.#disagree(
+      this.#disagree(
         entry,
         step,
         came === 'reached' ? 'the call got to user space' : 'the call did not get to user space',
-      );
+      ); return;
     }
     const next = this.#specification.follow(before, entry.command, step, came);
-    if (next === undefined) return this.#disagree(entry, step, printOutcome(came));
+    if (next === undefined) { this.#disagree(entry, step, printOutcome(came)); return; }
     this.#state = next;
     this.#look(entry, step, came, next === before);
   }
