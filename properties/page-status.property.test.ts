@@ -1,6 +1,7 @@
 /** Guests that announce which pages they share: generation gets everywhere, and four records are one contract. */
 import { describe, expect, it } from '@jest/globals';
 import { referenceTarget } from '../adapters/reference/reference.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
 import { freshSeed, generated, PAGE_STATUS, specify, unreached, verdictOf } from './support.ts';
 
@@ -18,6 +19,14 @@ describe.each(PAGE_STATUS)('in %s', (profile) => {
     expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
     const held = campaign.invariants.filter(({ status }) => status === 'held').map(({ id }) => id);
     expect(held).toEqual(expect.arrayContaining(['shared/complete-or-flagged', 'shared/canonical']));
+  });
+
+  it('the simulator conforms, and what its records cost is bounded', async () => {
+    const seed = freshSeed();
+    const target = simulatorTarget();
+    const campaign = await runCampaign(specification, target, { seed, runs: 100, maxCommands: 60 });
+    expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
+    expect(campaign.invariants.find(({ id }) => id === 'shared/bounded')?.status).toBe('held');
   });
 });
 

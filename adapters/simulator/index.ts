@@ -5,10 +5,12 @@ import { realmOf, type Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, TargetFailure, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
+import { newStatusHost } from './page-status/commands.ts';
 import { race, type Racing } from './race.ts';
 import { newTdMachine, TdHost } from './td/commands.ts';
 
 export { SimulatorMachine } from './machine.ts';
+export { StatusHost } from './page-status/commands.ts';
 export { TdHost } from './td/commands.ts';
 
 /** A machine that executes commands and looks into itself. */
@@ -55,8 +57,9 @@ function newMachine(config: Config): Simulated {
       return new TdHost(newTdMachine(config));
     case 'guest-memory':
       return new SimulatorMachine(config);
-    case 'mc':
     case 'page-status':
+      return newStatusHost(config);
+    case 'mc':
       throw new TargetFailure(`the simulator has no machine for the profile ${config.profile.id} yet`);
   }
 }

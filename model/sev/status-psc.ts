@@ -106,7 +106,8 @@ export const statusPsc = defineTransition({
       when: 'the VMM does not listen; the pages stay what they are',
       violated: ({ guest: label }, state) => !guestOf(state, label).isEnabled,
     }),
-    ...rateRows<Psc>('status.psc'),
+    // snp_complete_one_psc() has one answer for whatever user space refuses.
+    ...rateRows<Psc>('status.psc', answered('GENERIC')),
     {
       ...answered('INVALID_HDR'),
       id: 'status.psc/bad-header',

@@ -1,6 +1,6 @@
 /** What the commands of guests that announce shared pages have in common: arguments, rows, and how they are drawn. */
 import { choice, statusGuest, statusImage, u64 } from '../core/domain.ts';
-import type { Outcome } from '../core/outcome.ts';
+import type { Errno, Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import type { Label, State } from '../core/state.ts';
 import type { StatusGuest } from '../core/state-status.ts';
@@ -65,12 +65,20 @@ export const disabled = <A extends OnGuest>(command: string): Guard<A> =>
     violated: ({ guest: label }, state) => guestOf(state, label).isDisabled,
   });
 
-/** Rows of a hypercall that says nothing yet of its arguments: the policy looks at how many there were. */
-export const rateRows = <A extends OnGuest>(command: string): readonly Guard<A>[] => [
+type Answer = { readonly errno: Errno } | { readonly result: string; outcome(): Outcome };
+
+/**
+ * Rows of a hypercall that says nothing yet of its arguments: the policy looks at how many there were. `refused` is what
+ * the guest gets of the EAGAIN that the VMM answers.
+ */
+export const rateRows = <A extends OnGuest>(
+  command: string,
+  refused: Answer = { errno: 'EAGAIN' },
+): readonly Guard<A>[] => [
   aimed<A>({
+    ...refused,
     id: `${command}/too-many`,
     group: 'rate',
-    errno: 'EAGAIN',
     when: 'the policy throttles, and has taken 8 hypercalls since the last tick',
     source: `${THREAD}: Ashish Kalra on a guest that calls for ever`,
     violated: ({ guest: label }, state) =>
