@@ -10,7 +10,6 @@ import { race, type Racing } from './race.ts';
 import { newTdMachine, TdHost } from './td/commands.ts';
 
 export { SimulatorMachine } from './machine.ts';
-export { StatusHost } from './page-status/commands.ts';
 export { TdHost } from './td/commands.ts';
 
 /** A machine that executes commands and looks into itself. */

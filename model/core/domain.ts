@@ -136,8 +136,6 @@ export const cache = (): Domain<Label> => reference('cache', 'cache', (state) =>
 
 export const td = (): Domain<Label> => reference('td', 'TD', (state) => [NO_FD, ...state.td.tds.keys()]);
 
-export const guest = (): Domain<Label> => reference('guest', 'guest', (state) => [NO_FD, ...state.mc.guests.keys()]);
-
 /** A guest that says which of its pages it shares. */
 export const statusGuest = (): Domain<Label> =>
   reference('guest', 'guest', (state) => [NO_FD, ...state.status.guests.keys()]);
