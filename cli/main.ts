@@ -24,7 +24,18 @@ function assemble(): Command {
     .version(VERSION)
     .exitOverride()
     .showHelpAfterError('(--help shows what there is)');
-  for (const add of [addRun, addReport, addReplay, addShrink, addScenario, addRace, addCheckTrace, addRules, addMutants, addTargets])
+  for (const add of [
+    addRun,
+    addReport,
+    addReplay,
+    addShrink,
+    addScenario,
+    addRace,
+    addCheckTrace,
+    addRules,
+    addMutants,
+    addTargets,
+  ])
     add(program);
   return program;
 }

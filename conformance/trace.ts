@@ -136,10 +136,14 @@ export class TraceChecker {
         entry,
         step,
         came === 'reached' ? 'the call got to user space' : 'the call did not get to user space',
-      ); return;
+      );
+      return;
     }
     const next = this.#specification.follow(before, entry.command, step, came);
-    if (next === undefined) { this.#disagree(entry, step, printOutcome(came)); return; }
+    if (next === undefined) {
+      this.#disagree(entry, step, printOutcome(came));
+      return;
+    }
     this.#state = next;
     this.#look(entry, step, came, next === before);
   }

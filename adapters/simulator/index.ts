@@ -1,7 +1,7 @@
 /** The simulator behind the adapter contract, and the way to put a machine derived from it there. */
 import { FULL_MACHINE, type Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
-import { realmOf, type Config } from '../../model/core/profile.ts';
+import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, TargetFailure, type Observed, type Target } from '../adapter.ts';
 import { SimulatorMachine } from './machine.ts';
@@ -51,7 +51,7 @@ export function machineTarget(
 }
 
 function newMachine(config: Config): Simulated {
-  switch (realmOf(config.profile)) {
+  switch (config.profile.realm ?? 'guest-memory') {
     case 'td':
       return new TdHost(newTdMachine(config));
     case 'guest-memory':

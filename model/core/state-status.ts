@@ -1,6 +1,5 @@
 /** What a machine knows of guests that announce which of their pages are shared. See docs/adr/0012-sev.md. */
 import type { RangeSet } from './ranges.ts';
-import type { Label } from './state.ts';
 
 /** What a guest says of its pages, and what the host made of it. */
 export interface SharedPages {
@@ -32,9 +31,10 @@ export interface StatusImage extends SharedPages {
   readonly isDamaged: boolean;
 }
 
+/** By their labels. */
 export interface StatusMachine {
-  readonly guests: ReadonlyMap<Label, StatusGuest>;
-  readonly images: ReadonlyMap<Label, StatusImage>;
+  readonly guests: ReadonlyMap<string, StatusGuest>;
+  readonly images: ReadonlyMap<string, StatusImage>;
 }
 
 export const FRESH_STATUS_MACHINE: StatusMachine = { guests: new Map(), images: new Map() };
