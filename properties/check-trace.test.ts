@@ -16,7 +16,7 @@ import { FIXED_SEED, generated, specify } from './support.ts';
 
 const PROFILE = 'page-status-range-list';
 const CALL = '[   56.146336] page_enc_status_hc invoked, gpa = 1f018000, npages  = 1, enc = 0';
-const MAIL = readFileSync(new URL('../docs/examples/boot-of-an-sev-guest.log', import.meta.url), 'utf8');
+const MAIL = readFileSync(new URL('../docs/examples/boot-of-an-sev-guest.txt', import.meta.url), 'utf8');
 
 async function* cut(text: string, places: readonly number[]): AsyncIterable<string> {
   let from = 0;
@@ -103,7 +103,7 @@ describe('a log of a kernel', () => {
 
   it('is shown in the documentation as it is printed', async () => {
     const page = readFileSync(new URL('../docs/check-trace.md', import.meta.url), 'utf8');
-    expect(page).toContain(printTrace('docs/examples/boot-of-an-sev-guest.log', await checked(MAIL), PLAIN));
+    expect(page).toContain(printTrace('docs/examples/boot-of-an-sev-guest.txt', await checked(MAIL), PLAIN));
   });
 
   it('marks the record where it needs more than the host may keep', async () => {
