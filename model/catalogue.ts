@@ -2,6 +2,7 @@
 import type { Program } from './core/program.ts';
 import type { AnyTransition, Specification } from './core/specification.ts';
 import type { CommandOf } from './core/transition.ts';
+import { faultDirectMap } from './direct-map/fault-direct-map.ts';
 import { gpcActivate } from './direct-map/gpc-activate.ts';
 import { gpcDeactivate } from './direct-map/gpc-deactivate.ts';
 import { gpcInit } from './direct-map/gpc-init.ts';
@@ -96,6 +97,7 @@ export const SYSTEMS = {
     gpcRead,
     gpcWrite,
     gpcDeactivate,
+    faultDirectMap,
   ],
   'TD-private memory': [
     tdCreate,

@@ -21,6 +21,7 @@ import { known, type Label, type State } from './core/state.ts';
 import { isCurrent } from './direct-map/caches.ts';
 import { absentPages, sharesOf } from './direct-map/presence.ts';
 import { isOutOfDirectMap } from './gmem/content.ts';
+import { stuckPages } from './gmem/direct-map-fault.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
 import { statusFacts } from './sev/status-facts.ts';
 import { tdFacts } from './tdx/facts.ts';
@@ -52,7 +53,7 @@ type Common = Pick<
   FactParts,
   'vms' | 'private' | 'files' | 'inodes' | 'slots' | 'bindings' | 'resident' | 'stageTwo' | 'user' | 'poisoned'
 >;
-type OfDirectMap = Pick<FactParts, 'inodes' | 'absent' | 'shares' | 'caches'>;
+type OfDirectMap = Pick<FactParts, 'inodes' | 'absent' | 'unremoved' | 'shares' | 'caches'>;
 type Specified = Common & Partial<OfDirectMap>;
 
 type FrameOf = ReturnType<typeof frameNumbers>;
@@ -131,16 +132,20 @@ function guestMemoryFacts(state: State): Specified {
 
 function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: FrameOf): OfDirectMap {
   const absent: FrameRun[] = [];
+  const unremoved: FrameRun[] = [];
   const shares: ShareFact[] = [];
   for (const inode of state.inodes.keys()) {
     for (const { start, end } of absentPages(state, inode))
       absent.push({ frame: frameOf(inode, start), count: end - start });
+    for (const { start, end } of stuckPages(state, inode))
+      unremoved.push({ frame: frameOf(inode, start), count: end - start });
     for (const [page, holders] of sharesOf(state, inode))
       shares.push({ frame: frameOf(inode, page), sharing: holders.length, holders });
   }
   return {
     inodes: inodes.map((each) => ({ ...each, noDirectMap: isOutOfDirectMap(known(state.inodes, each.inode)) })),
     absent,
+    unremoved,
     shares,
     caches: cacheFacts(state, frameOf),
   };

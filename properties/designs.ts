@@ -33,6 +33,7 @@ export const DESIGNS = PROFILES.filter((profile) => holdsIn(profile, { feature: 
 
 const RFC_V1 = 'direct-map-rfc-v1';
 const BY_HOST_ADDRESS = ['direct-map-v12', 'direct-map-v13'];
+const STORE = 'guest.store vcpu=vcpu0 gpa=0 value=7\n';
 
 export const DESIGN_QUESTIONS: readonly DesignQuestion[] = [
   {
@@ -70,6 +71,20 @@ export const DESIGN_QUESTIONS: readonly DesignQuestion[] = [
     failing: [RFC_V1, ...BY_HOST_ADDRESS],
     why: 'A change of attributes invalidates no cache, in Linux 7.3 as well; patch 7 of RFC v2 does that.',
     program: `${PRIVATE_GUEST}attributes.set vm=vm0 address=0 size=0x1000 attributes=0 flags=0\ngpc.activate gpc=gpc0 gpa=0 length=8\nattributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0\n`,
+  },
+  {
+    question: 'Does a page that could not leave the direct map leave it at the next try?',
+    decides: { outcome: 'oops', before: 0 },
+    failing: [RFC_V1],
+    why: 'The entry that shows the page cannot be split, for want of memory. No design gives the page away then. But the RFC of July 2024 takes pages out only when they are new, so that whoever asks again gets a page that stays where it is.',
+    program: `${PRIVATE_GUEST}fault.direct-map change=split\n${STORE}${STORE}kernel.load fd=file0 page=0 cpu=1 mode=architectural\n`,
+  },
+  {
+    question: 'Is a page that cannot be put back kept from the allocator?',
+    decides: { invariant: 'memory/free-is-present' },
+    failing: BY_HOST_ADDRESS,
+    why: 'RFC v2 marks it as poisoned, so that nobody gets it any more; the RFC of July 2024 stops with BUG_ON(). v12 has it that this cannot happen, since the entry was split when the page left: it warns, and frees a page that the next owner cannot touch.',
+    program: `${PRIVATE_GUEST}${STORE}fault.direct-map change=restore\ngmem.fallocate fd=file0 mode=3 offset=0 length=0x1000\n`,
   },
 ];
 

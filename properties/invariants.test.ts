@@ -40,6 +40,7 @@ const SOUND = {
   firstTouches: [{ inode: 'file0', page: 2, zero: true }],
   outOfBounds: [],
   absent: [{ frame: 100, count: 1 }],
+  unremoved: [],
   shares: [{ frame: 101, sharing: 1, holders: ['gpc0'] }],
   staleTlb: [],
   caches: [{ gpc: 'gpc0', vm: 'vm0', gfn: 0x11, active: true, valid: true, frame: 101 }],
@@ -67,7 +68,7 @@ if (SLOT === undefined || BINDING === undefined || ENTRY === undefined || USER =
   throw new Error('unsound');
 
 /** Parts that only profiles about the direct map have. */
-const DIRECT_MAP = ['absent', 'shares', 'staleTlb', 'caches', 'shareEvents'] as const;
+const DIRECT_MAP = ['absent', 'unremoved', 'shares', 'staleTlb', 'caches', 'shareEvents'] as const;
 
 /** Parts that only profiles about TDs have. */
 const OF_STATUS = ['announced', 'records', 'statusWork'] as const;
@@ -551,6 +552,16 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
     'direct-map/balanced',
     'a page of another number that took the frame of one that is gone',
     { after: { resident: [{ inode: 'file0', page: 7, frame: 100, count: 1 }], absent: [], stageTwo: [], user: [] } },
+  ],
+  [
+    'direct-map/resident-is-absent',
+    'a page that could not leave, and that nobody has',
+    { after: { absent: [], unremoved: [{ frame: 100, count: 1 }], stageTwo: [] } },
+  ],
+  [
+    'direct-map/balanced',
+    'a page that never was out, and that nobody has',
+    { before: { absent: [] }, after: { absent: [], unremoved: [{ frame: 100, count: 1 }], stageTwo: [] } },
   ],
   [
     'direct-map/resident-is-absent',

@@ -57,7 +57,7 @@ const duties: readonly Fault[] = [
     shortest: 3,
     fault: 'leaves the pages of a file with NO_DIRECT_MAP where they are (patch 1)',
     machine: class extends SimulatorMachine {
-      override kvmGmemFolioSetPrivate({ frame, count }: Folio): void {
+      override kvmGmemFolioSetPrivate({ frame, count }: Folio): undefined {
         this.pagePrivate.set(frame, frame + count, true);
       }
     },
@@ -77,7 +77,7 @@ const duties: readonly Fault[] = [
     shortest: 6,
     fault: 'counts a share and does not put the page into the direct map (patch 2)',
     machine: class extends SimulatorMachine {
-      override kvmGmemShare({ frame }: Folio): void {
+      override kvmGmemShare({ frame }: Folio): undefined {
         if (this.pagePrivate.get(frame) === true) share(this, frame, 1);
       }
     },
@@ -287,10 +287,8 @@ const directMap: readonly Fault[] = [
     shortest: 3,
     fault: 'takes a new page out of the direct map before it is zeroed there',
     machine: class extends SimulatorMachine {
-      override kvmGmemAdded(inode: Inode, folio: Folio): boolean {
-        if (!this.kvmGmemTestNoDirectMap(inode)) return false;
-        this.kvmGmemFolioSetPrivate(folio);
-        return super.kvmGmemAdded(inode, folio);
+      override kvmGmemAdded(folio: Folio): Errno | undefined {
+        return this.kvmGmemFolioSetPrivate(folio) ?? super.kvmGmemAdded(folio);
       }
     },
   },
@@ -299,8 +297,8 @@ const directMap: readonly Fault[] = [
     shortest: 3,
     fault: 'takes only the first page of an allocation out of the direct map',
     machine: class extends SimulatorMachine {
-      override setDirectMapInvalidNoflush({ frame }: Folio): void {
-        super.setDirectMapInvalidNoflush({ frame, count: 1 });
+      override setDirectMapInvalidNoflush({ frame }: Folio): Errno | undefined {
+        return super.setDirectMapInvalidNoflush({ frame, count: 1 });
       }
     },
   },
@@ -320,8 +318,8 @@ const directMap: readonly Fault[] = [
         this.isUserFault = false;
         return folio;
       }
-      override kvmGmemUsed(inode: Inode, folio: Folio): void {
-        if (!this.isUserFault) super.kvmGmemUsed(inode, folio);
+      override kvmGmemUsed(inode: Inode, folio: Folio): Errno | undefined {
+        return this.isUserFault ? undefined : super.kvmGmemUsed(inode, folio);
       }
     },
   },

@@ -245,8 +245,8 @@ const content: readonly Fault[] = [
     shortest: 6,
     fault: 'zeroes a page each time that somebody faults it in',
     machine: class extends SimulatorMachine {
-      override kvmGmemMakeUptodate(inode: Inode, index: number, folio: CachedFolio): void {
-        super.kvmGmemMakeUptodate(inode, index, { ...folio, uptodate: false });
+      override kvmGmemMakeUptodate(inode: Inode, index: number, folio: CachedFolio): Errno | undefined {
+        return super.kvmGmemMakeUptodate(inode, index, { ...folio, uptodate: false });
       }
     },
   },

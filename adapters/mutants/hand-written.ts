@@ -1,5 +1,6 @@
 import { DEFAULT_PROFILE } from '../../model/core/profile.ts';
 import { machineTarget } from '../simulator/index.ts';
+import { DIRECT_MAP_FAILURES } from './direct-map-failures.ts';
 import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Fault } from './fault.ts';
 import { GUEST_MEMFD_FAULTS } from './guest-memfd.ts';
@@ -21,6 +22,7 @@ export const handWritten = (faults: readonly Fault[]): readonly Mutant[] =>
 export const HAND_WRITTEN = handWritten([
   ...GUEST_MEMFD_FAULTS,
   ...DIRECT_MAP_FAULTS,
+  ...DIRECT_MAP_FAILURES,
   ...REVOCATION_FAULTS,
   ...TD_FAULTS,
 ]);

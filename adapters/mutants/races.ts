@@ -1,4 +1,5 @@
 /** The simulator with one mistake each that shows only where two commands run at the same time. */
+import type { Errno } from '../../model/core/outcome.ts';
 import type { Folio } from '../simulator/frames.ts';
 import { SimulatorMachine } from '../simulator/index.ts';
 import { newLock } from '../simulator/kernel.ts';
@@ -87,9 +88,10 @@ export const RACE_FAULTS: readonly Fault[] = [
         this.handOver('folio_lock');
         for (const folio of late) super.kvmGmemFolioClearPrivate(folio);
       }
-      override kvmGmemFolioClearPrivate(folio: Folio): void {
-        if (this.late === undefined) super.kvmGmemFolioClearPrivate(folio);
-        else this.late.push(folio);
+      override kvmGmemFolioClearPrivate(folio: Folio): Errno | undefined {
+        if (this.late === undefined) return super.kvmGmemFolioClearPrivate(folio);
+        this.late.push(folio);
+        return undefined;
       }
     },
   },

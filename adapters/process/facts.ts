@@ -98,6 +98,11 @@ const PARTS = {
       'Pages that were shown to a guest or to the host for the first time since the last command; `zero`: they held nothing but zeros.',
     ),
   absent: z.array(z.object(frames)).describe('Frames that the direct map does not show.'),
+  unremoved: z
+    .array(z.object(frames))
+    .describe(
+      'Frames of files with NO_DIRECT_MAP that could not leave the direct map, and that nobody has been given since.',
+    ),
   shares: z
     .array(
       z.object({

@@ -343,3 +343,60 @@ describe('an access to MMIO', () => {
     expect(host.touch(0n, 'architectural')).toBe(profile === COUNTED ? 'oops' : 'ok 0x0');
   });
 });
+
+describe('a change of the direct map that fails', () => {
+  const fail = (host: Host, change: 'split' | 'restore'): string => host.run('fault.direct-map', { change });
+
+  it.each([
+    ['direct-map-rfc-v1', 'stays there for good', 1, 'ok 0x0'],
+    [COUNTED, 'leaves it when it is tried again', 1, 'oops'],
+    ['direct-map-v13', 'does not enter the file before it can', 0, 'oops'],
+  ])('in %s: a page that cannot leave %s', (profile, _name, stuck, touched) => {
+    const host = new Host(profile);
+    fail(host, 'split');
+    expect(host.allocate(0n, 2n)).toBe('ENOMEM');
+    expect(host.facts.unremoved).toHaveLength(stuck);
+    expect(host.facts.absent).toEqual([]);
+    expect(host.allocate(0n, 2n)).toBe('ok');
+    expect(host.touch(0n, 'architectural', '1')).toBe(touched);
+    expect(host.touch(1n, 'architectural', '1')).toBe('oops');
+  });
+
+  it.each(ALL)('in %s: no guest gets the page', (profile) => {
+    const host = new Host(profile);
+    fail(host, 'split');
+    expect(host.store(0n, 7n)).toBe('MEMORY_FAULT ENOMEM gpa=0x0 private');
+    expect(host.facts.stageTwo).toEqual([]);
+    expect(host.store(0n, 7n)).toBe('ok');
+  });
+
+  it.each([
+    ['direct-map-rfc-v1', 'the kernel stops', 'oops', 0],
+    [COUNTED, 'nobody gets it any more', 'ok', 0],
+    ['direct-map-v12', 'it is free and absent', 'ok', 1],
+    ['direct-map-v13', 'it is free and absent', 'ok', 1],
+  ])('in %s: of a page that cannot come back, %s', (profile, _name, outcome, freeAndAbsent) => {
+    const host = new Host(profile);
+    host.store(0n, 7n);
+    fail(host, 'restore');
+    expect(host.punch(0n, 1n)).toBe(outcome);
+    const { absent = [], free = [] } = host.facts;
+    expect(absent).toHaveLength(1);
+    expect(free.filter(({ frame }) => frame === absent[0]?.frame)).toHaveLength(freeAndAbsent);
+  });
+
+  it.each([
+    ['direct-map-rfc-v1', 'ENOMEM'],
+    [COUNTED, 'EHWPOISON'],
+  ])('in %s: KVM does not touch what it cannot reinsert, and says %s', (profile, error) => {
+    const host = new Host(profile);
+    host.store(0n, 7n);
+    fail(host, 'restore');
+    expect(host.read(0n)).toBe(error);
+    const other = new Host(profile);
+    other.store(0n, 7n);
+    fail(other, 'restore');
+    expect(other.activate('gpc0', 0n)).toBe('EFAULT');
+    expect(other.facts.shares).toEqual([]);
+  });
+});

@@ -2,11 +2,15 @@
  * The kernel's linear map of all memory, and what the CPUs remember of it. Source: arch/x86/mm/pat/set_memory.c,
  * arch/x86/mm/tlb.c.
  */
+import type { Errno } from '../../model/core/outcome.ts';
 import { Frames, type Folio } from './frames.ts';
 import { Oops, PART } from './kernel.ts';
 import { RunMap } from './ranges.ts';
 
 export type Cpu = 0 | 1;
+
+/** Splitting a large entry for a page that is to be absent; or putting a page back. */
+export type DirectMapChange = 'split' | 'restore';
 
 /** The CPU that executes everything that does not say where it runs. */
 const THIS_CPU: Cpu = 0;
@@ -17,16 +21,37 @@ export abstract class DirectMap extends Frames {
   /** By CPU: frames with a translation, whatever has become of the entry since. */
   readonly tlbs: readonly [RunMap<true>, RunMap<true>] = [new RunMap(), new RunMap()];
 
-  /** set_direct_map_invalid_noflush(), for each page of the folio. */
-  setDirectMapInvalidNoflush({ frame, count }: Folio): void {
+  /** The change of an entry that is to fail next, once. */
+  failing: DirectMapChange | undefined;
+  /** Frames with an entry of their own, because the large one that showed them was split. */
+  private readonly split = new RunMap<true>();
+
+  /** set_direct_map_invalid_noflush(), for each page of the folio. Only a large entry that is to be split makes it fail. */
+  setDirectMapInvalidNoflush({ frame, count }: Folio): Errno | undefined {
+    if (this.failing === 'split' && this.split.gaps(frame, frame + count).length > 0) {
+      this.failing = undefined;
+      return 'ENOMEM';
+    }
+    this.split.set(frame, frame + count, true);
     this.absent.set(frame, frame + count, true);
     this.stale |= PART.DIRECT_MAP;
+    return undefined;
   }
 
   /** set_direct_map_default_noflush(), for each page of the folio. */
-  setDirectMapDefaultNoflush({ frame, count }: Folio): void {
+  setDirectMapDefaultNoflush({ frame, count }: Folio): Errno | undefined {
+    if (this.failing === 'restore') {
+      this.failing = undefined;
+      return 'ENOMEM';
+    }
     this.absent.delete(frame, frame + count);
     this.stale |= PART.DIRECT_MAP;
+    return undefined;
+  }
+
+  /** What becomes of entries when their frames go back to the allocator: they may be large again the next time. */
+  collapse({ frame, count }: Folio): void {
+    this.split.delete(frame, frame + count);
   }
 
   /** flush_tlb_kernel_range(): on every CPU. */

@@ -1,13 +1,16 @@
 /** What is true of the simulated machine, in the vocabulary of model/core/facts.ts. Only looks, changes nothing. */
+import _ from 'lodash';
 import type {
   BindingFact,
   Facts,
   FactParts,
   FileFact,
+  FrameRun,
   InodeFact,
   OrphanFact,
   PrivateFact,
   ResidentFact,
+  ShareFact,
   SlotFact,
   StaleTlbFact,
   StageTwoFact,
@@ -26,7 +29,7 @@ import type { Syscalls } from './syscalls.ts';
 
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
-type DirectMapParts = 'absent' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
+type DirectMapParts = 'absent' | 'unremoved' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
 /** What every profile about guest_memfd has. */
 export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart | StatusPart>;
 
@@ -73,10 +76,11 @@ const NOTHING: Simulated = {
 
 /** What profiles with direct-map removal have besides. */
 export function directMapFacts(machine: Syscalls): Facts {
-  const { absent, tlbs, sharingCounts, shareEvents } = machine;
+  const { absent, unremoved, tlbs, sharingCounts, shareEvents } = machine;
   const caches = [...machine.caches.values()];
   return {
-    absent: absent.all.map(({ start, end }) => ({ frame: start, count: end - start })),
+    absent: absent.all.map(runOf),
+    unremoved: unremoved.all.map(runOf),
     staleTlb: tlbs.flatMap((tlb, cpu) => absent.all.flatMap((run) => shownBy(tlb, cpu, run))),
     caches: caches.map((gpc) => ({
       gpc: gpc.label,
@@ -86,12 +90,22 @@ export function directMapFacts(machine: Syscalls): Facts {
       valid: machine.kvmGpcCheck(gpc, 0n),
       frame: gpc.pfn,
     })),
-    ...(machine.countsShares() && {
-      shares: [...sharingCounts].map(([frame, sharing]) => ({ frame, sharing, holders: holdersOf(caches, frame) })),
-      shareEvents: [...shareEvents],
-    }),
+    shares: machine.countsShares()
+      ? [...sharingCounts].map(([frame, sharing]) => ({ frame, sharing, holders: holdersOf(caches, frame) }))
+      : keptBy(caches),
+    // The RFC of July 2024 traces nothing.
+    ...(!machine.has('direct-map-one-cache') && { shareEvents: [...shareEvents] }),
   };
 }
+
+const runOf = ({ start, end }: FrameRange): FrameRun => ({ frame: start, count: end - start });
+
+/** Frames that are in the direct map for a cache, where nobody counts. */
+const keptBy = (caches: readonly PfnCache[]): ShareFact[] =>
+  _.uniq(caches.flatMap(({ private: isKept, pfn }) => (isKept && pfn !== undefined ? [pfn] : []))).map((frame) => {
+    const holders = holdersOf(caches, frame);
+    return { frame, sharing: holders.length, holders };
+  });
 
 const shownBy = (tlb: RunMap<true>, cpu: number, { start, end }: FrameRange): StaleTlbFact[] =>
   tlb.slice(start, end).map((run) => ({ cpu, frame: run.start, count: run.end - run.start }));

@@ -116,14 +116,30 @@ export abstract class Gmem extends GmemDirectMap {
   }
 
   /** kvm_gmem_get_folio(): the pages from `index` on, new ones where there is none; with a reference. */
-  kvmGmemGetFolio(inode: Inode, index: number, max: number): CachedFolio {
-    const cached = this.filemapGetFolio(inode, index, max);
-    if (cached !== undefined) return cached;
+  kvmGmemGetFolio(inode: Inode, index: number, most: number): CachedFolio | Errno {
+    const max = this.failing === undefined ? most : 1;
+    const folio = this.filemapGetFolio(inode, index, max) ?? this.kvmGmemNewFolio(inode, index, max);
+    const error = typeof folio === 'string' ? undefined : this.kvmGmemFound(inode, folio);
+    if (error === undefined || typeof folio === 'string') return folio;
+    this.folioPut(folio);
+    return error;
+  }
+
+  private kvmGmemNewFolio(inode: Inode, index: number, max: number): CachedFolio | Errno {
     const folio = this.allocFrames(inode.pageCache.nextFilled(index, index + max) - index);
     this.filemapAddFolio(inode, index, folio);
-    const uptodate = this.kvmGmemAdded(inode, folio);
-    if (uptodate) this.folioMarkUptodate(inode, index, folio);
-    return { ...folio, uptodate };
+    if (!this.leavesOnEntry(inode)) return { ...folio, uptodate: false };
+    const error = this.kvmGmemAdded(folio);
+    this.folioMarkUptodate(inode, index, folio);
+    if (error === undefined) return { ...folio, uptodate: true };
+    if (this.has('direct-map-host-address')) this.filemapAddFails(inode, index, folio);
+    this.folioPut(folio);
+    return error;
+  }
+
+  /** v13, filemap_add_folio(): a page that cannot leave the direct map does not enter the file. */
+  filemapAddFails(inode: Inode, index: number, { frame, count }: Folio): void {
+    this.deleteFromPageCache(inode, index, index + count, frame - index);
   }
 
   /** __kvm_gmem_invalidate_start(): zaps what one file's bindings let its VM see of the pages. */
@@ -177,13 +193,18 @@ export abstract class Gmem extends GmemDirectMap {
   kvmGmemAllocate(inode: Inode, start: number, end: number): Errno | undefined {
     if (end > inode.pages) return 'EINVAL';
     this.lockShared(inode.invalidateLock);
+    let error: Errno | undefined;
     for (let index = start; index < end;) {
       const folio = this.kvmGmemGetFolio(inode, index, end - index);
+      if (typeof folio === 'string') {
+        error = folio;
+        break;
+      }
       index += folio.count;
       this.folioPut(folio);
     }
     this.unlockShared(inode.invalidateLock);
-    return undefined;
+    return error;
   }
 
   /** kvm_gmem_fault_user_mapping() */
@@ -197,18 +218,21 @@ export abstract class Gmem extends GmemDirectMap {
       index,
       Math.min(max, inode.pages - index, this.untilPoison(inode, index)),
     );
-    this.kvmGmemMakeUptodate(inode, index, folio);
-    return folio;
+    // vmf_error()
+    if (typeof folio === 'string') return 'VM_FAULT_OOM';
+    return this.kvmGmemMakeUptodate(inode, index, folio) === undefined ? folio : 'VM_FAULT_OOM';
   }
 
   /** The end of kvm_gmem_get_pfn() and kvm_gmem_fault_user_mapping(): zeroed once, when somebody is given the page. */
-  kvmGmemMakeUptodate(inode: Inode, index: number, folio: CachedFolio): void {
+  kvmGmemMakeUptodate(inode: Inode, index: number, folio: CachedFolio): Errno | undefined {
     if (!folio.uptodate) {
       this.clearHighpage(folio);
       this.folioMarkUptodate(inode, index, folio);
     }
-    this.kvmGmemUsed(inode, folio);
-    this.noteFirstTouch(inode, index, folio);
+    const error = this.kvmGmemUsed(inode, folio);
+    if (error === undefined) this.noteFirstTouch(inode, index, folio);
+    else this.folioPut(folio);
+    return error;
   }
 
   /** How many pages may be treated as one folio: poison is a matter of single pages. */
@@ -282,9 +306,9 @@ export abstract class Gmem extends GmemDirectMap {
     const file = asGmemFile(active);
     const index = gfn - slot.baseGfn + slot.gmem.pgoff;
     const folio = this.kvmGmemGetPfnLocked(file, slot, index, max);
-    if (typeof folio !== 'string') this.kvmGmemMakeUptodate(file.inode, index, folio);
+    const error = typeof folio === 'string' ? undefined : this.kvmGmemMakeUptodate(file.inode, index, folio);
     this.fput(file);
-    return folio;
+    return error ?? folio;
   }
 
   /** __kvm_gmem_get_pfn() */
@@ -292,11 +316,9 @@ export abstract class Gmem extends GmemDirectMap {
     if (file.address !== slot.gmem.file) return 'EFAULT';
     if (file.bindings.get(index) !== slot.address) return 'EIO';
     const folio = this.kvmGmemGetFolio(file.inode, index, Math.min(max, this.untilPoison(file.inode, index)));
-    if (this.poisoned.has(folio.frame)) {
-      this.folioPut(folio);
-      return 'EHWPOISON';
-    }
-    return folio;
+    if (typeof folio === 'string' || !this.poisoned.has(folio.frame)) return folio;
+    this.folioPut(folio);
+    return 'EHWPOISON';
   }
 
   /** mm/memory-failure.c: memory_failure(), for a page in the page cache of an inode of guest_memfd. */

@@ -95,17 +95,19 @@ export abstract class GuestMemory extends PfnCaches {
   }
 
   /** RFC v2: KVM_GMEM_GET_PFN_SHARED, and kvm_gmem_put_shared_pfn(). */
-  private accessShared<T>(folio: Folio, access: (folio: Folio) => T): T {
-    this.kvmGmemShare(folio);
+  private accessShared<T>(folio: Folio, access: (folio: Folio) => T): T | Errno {
+    const error = this.kvmGmemShare(folio);
+    if (error !== undefined) return error;
     const accessed = access(folio);
     this.kvmGmemPutSharedPfn(folio);
     return accessed;
   }
 
   /** RFC v1: a page that a cache has put back is left to it. */
-  private accessLocked<T>(folio: Folio, access: (folio: Folio) => T): T {
+  private accessLocked<T>(folio: Folio, access: (folio: Folio) => T): T | Errno {
     const hidden = this.pagePrivate.get(folio.frame) === true;
-    if (hidden) this.setDirectMapDefaultNoflush(folio);
+    const error = hidden ? this.setDirectMapDefaultNoflush(folio) : undefined;
+    if (error !== undefined) return error;
     const accessed = access(folio);
     if (hidden) this.setDirectMapInvalidNoflush(folio);
     return accessed;

@@ -7,7 +7,7 @@ import type { Address, Label } from '../../model/core/state.ts';
 import type { MemoryAttributes } from './attributes.ts';
 import type { PreFaultMemory } from './faults.ts';
 import { collectFacts, directMapFacts, type Simulated } from './facts.ts';
-import type { Cpu } from './direct-map.ts';
+import type { Cpu, DirectMapChange } from './direct-map.ts';
 import { Oops, PART } from './kernel.ts';
 import type { File, Kvm, PfnCache, PlainFile, Vcpu } from './objects.ts';
 import { Syscalls, type FileOperation, type Sharing, type StatField } from './syscalls.ts';
@@ -265,6 +265,10 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
       machine.memoryFailure(file.inode, Number(page));
       return ok();
     }),
+  'fault.direct-map': (machine, { change }: { change: DirectMapChange }) => {
+    machine.failing = change;
+    return ok();
+  },
   'fault.slab': (machine, { skip }: { skip: bigint }) => {
     machine.failSlab(Number(skip));
     return ok();

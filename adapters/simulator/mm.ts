@@ -12,7 +12,7 @@ export const ARENA = 'arena';
 export const ARENA_PAGES = 64;
 
 /** The bits of vm_fault_t that a fault can fail with here. */
-export type VmFault = 'VM_FAULT_SIGBUS' | 'VM_FAULT_HWPOISON';
+export type VmFault = 'VM_FAULT_SIGBUS' | 'VM_FAULT_HWPOISON' | 'VM_FAULT_OOM';
 
 /** Virtual pages below this one are not given out, and as many stay free between two mappings. */
 const GAP = 512;

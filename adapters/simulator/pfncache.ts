@@ -176,20 +176,9 @@ export abstract class PfnCaches extends Faults {
 
   /** hva_to_pfn(), with FOLL_WRITE. GUP refuses mappings of files that are not in the direct map. */
   hvaToPfn(page: number | undefined): Folio | undefined {
-    const vma = page === undefined ? undefined : this.vmaLookup(page);
-    if (vma === undefined || page === undefined || this.gupRefuses(vma.file.inode)) return undefined;
+    if (page === undefined || this.gupRefusesAt(page)) return undefined;
     const folio = this.getUserPage(page, 1);
     return typeof folio === 'string' ? undefined : folio;
-  }
-
-  /** v12, mm/gup.c: check_vma_flags(), of a mapping with AS_NO_DIRECT_MAP. */
-  gupRefuses(inode: Inode): boolean {
-    return this.kvmGmemTestNoDirectMap(inode);
-  }
-
-  /** Whether shares are counted, so that a page may have several users. */
-  countsShares(): boolean {
-    return this.has('direct-map-reinsertion') && !this.has('direct-map-one-cache');
   }
 
   /** Takes the page into the direct map for as long as the cache has it. */
@@ -203,17 +192,15 @@ export abstract class PfnCaches extends Faults {
     return undefined;
   }
 
-  private shared(folio: Folio): true {
-    this.kvmGmemShare(folio);
-    return true;
+  private shared(folio: Folio): boolean {
+    return this.kvmGmemShare(folio) === undefined;
   }
 
   /** RFC v1, gpc_map_gmem(): a page that is present is in use by another cache. */
   private mappedByOne(folio: Folio): boolean {
     const inode = this.folioInode(folio);
     if (!this.kvmGmemTestNoDirectMap(inode)) return true;
-    if (this.pagePrivate.get(folio.frame) !== true) return false;
-    this.kvmGmemFolioClearPrivate(folio);
+    if (this.pagePrivate.get(folio.frame) !== true || this.kvmGmemFolioClearPrivate(folio) !== undefined) return false;
     this.pagePrivate.delete(folio.frame, folio.frame + 1);
     return true;
   }

@@ -131,7 +131,9 @@ export abstract class Syscalls extends Vms {
       const vma = this.vmas.get(label);
       const page = toPages(offset);
       if (vma === undefined || page >= vma.pages) return SIGSEGV;
-      const folio = this.handleMmFault(vma, page, 1);
+      let folio = this.handleMmFault(vma, page, 1);
+      // pagefault_out_of_memory(): the thread goes back to user space, and faults again.
+      if (folio === 'VM_FAULT_OOM') folio = this.handleMmFault(vma, page, 1);
       return typeof folio === 'string' ? SIGBUS : this.accessFrame(folio.frame, offset, value);
     });
   }

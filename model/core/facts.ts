@@ -287,6 +287,8 @@ export interface FactParts {
   readonly firstTouches: readonly FirstTouch[];
   /** Frames that the direct map does not show. */
   readonly absent: readonly FrameRun[];
+  /** Frames of files with NO_DIRECT_MAP that could not leave the direct map, and that nobody has been given since. */
+  readonly unremoved: readonly FrameRun[];
   /** Frames whose sharing count is not zero. */
   readonly shares: readonly ShareFact[];
   readonly staleTlb: readonly StaleTlbFact[];

@@ -219,6 +219,12 @@ export const FRESH_TD_MACHINE: TdMachine = {
   consumptions: [],
 };
 
+/**
+ * The next change of its kind in the direct map fails, once: an entry that is to be split for a page that leaves the direct
+ * map for the first time since it is in its file; or the entry of a page that comes back.
+ */
+export type DirectMapFault = 'split' | 'restore';
+
 export interface State {
   readonly config: Config;
   readonly fds: ReadonlyMap<Label, OpenFile>;
@@ -230,6 +236,7 @@ export interface State {
   readonly caches: ReadonlyMap<Label, Cache>;
   /** Pages of each mapping that is gone: its addresses are not used again. */
   readonly unmapped: ReadonlyMap<Label, number>;
+  readonly directMapFault: DirectMapFault | undefined;
   readonly td: TdMachine;
   readonly mc: McMachine;
   readonly status: StatusMachine;
@@ -284,6 +291,7 @@ export function initialState(config: Config): State {
     mappings: new Map([[ARENA, newMapping(ARENA, undefined, 0, ARENA_PAGES)]]),
     caches: new Map(),
     unmapped: new Map(),
+    directMapFault: undefined,
     td: FRESH_TD_MACHINE,
     mc: FRESH_MC_MACHINE,
     status: FRESH_STATUS_MACHINE,

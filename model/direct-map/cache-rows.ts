@@ -6,6 +6,7 @@ import { fails } from '../core/outcome.ts';
 import { pickOr, type Random } from '../core/random.ts';
 import type { Cache, Label, State } from '../core/state.ts';
 import type { Guard } from '../core/transition.ts';
+import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { isFound } from '../gmem/guest-fault.ts';
 import { finds, lookedUp } from './caches.ts';
 import { isSilent } from './reach.ts';
@@ -49,6 +50,7 @@ export function useRows<A extends OnCache>(command: string): readonly Guard<A>[]
     return hindrance !== undefined && !isFound(hindrance) && isSilent(hindrance) === silently;
   };
   return [
+    mayFailWithin<A>(command),
     {
       id: `${command}/inactive`,
       group: 'page',

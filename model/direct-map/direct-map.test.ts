@@ -259,6 +259,56 @@ describe('a page that is allocated and not used yet', () => {
   });
 });
 
+describe('a page that cannot leave the direct map', () => {
+  const SPLIT = 'fault.direct-map change=split\n';
+  const ALLOCATE = 'gmem.fallocate fd=file0 mode=1 offset=0 length=0x2000\n';
+
+  it.each([
+    ['direct-map-rfc-v2', ALLOCATE, 'gmem.fallocate/stays-in-direct-map ENOMEM', 1],
+    ['direct-map-v13', ALLOCATE, 'gmem.fallocate/stays-in-direct-map ENOMEM', 0],
+    ['direct-map-v12', ALLOCATE, 'gmem.fallocate/allocate ok', 0],
+    ['direct-map-v12', STORE, 'guest.store/stays-in-direct-map MEMORY_FAULT ENOMEM gpa=0x0 private', 0],
+    [
+      'direct-map-rfc-v2',
+      'vcpu.prefault vcpu=vcpu0 gpa=0 size=0x2000 flags=0\n',
+      'vcpu.prefault/stays-in-direct-map ENOMEM',
+      1,
+    ],
+  ])('%s: %s', (profile, text, expected, unremoved) => {
+    const { last, facts } = run(profile, PRIVATE + SPLIT + text);
+    expect(last).toBe(expected);
+    expect(facts.unremoved).toHaveLength(unremoved);
+    expect(run(profile, PRIVATE + SPLIT + text + text).last).toMatch(/ok/);
+  });
+
+  it('stops a pre-fault half-way', () => {
+    const { last } = run(
+      'direct-map-rfc-v2',
+      `${PRIVATE}${STORE}${SPLIT}vcpu.prefault vcpu=vcpu0 gpa=0 size=0x2000 flags=0`,
+    );
+    expect(last).toBe('vcpu.prefault/part ok 0x1000');
+  });
+
+  it('makes the host fault again', () => {
+    const { last, facts } = run('direct-map-v12', `${MAPPED}${SPLIT}host.load mapping=map0 offset=0`);
+    expect([last, summary(facts).absent]).toEqual(['host.load/loaded ok 0x0', 1]);
+  });
+
+  it('leaves open what KVM comes to that needs it', () => {
+    expect(run('direct-map-rfc-v2', `${PRIVATE}${SPLIT}kvm.read-guest vcpu=vcpu0 gpa=0 length=8`).last).toBe(
+      'kvm.read-guest/direct-map-may-fail unmodelled',
+    );
+  });
+});
+
+describe.each(['direct-map-v12', 'direct-map-v13'])('GUP in %s', (profile) => {
+  it('gives no page that is out of the direct map to a guest whose slot has it at its host address', () => {
+    const slot = 'slot.set vm=vm0 api=v1 slot=1 flags=0 gpa=0x10000 size=0x1000 hva=map0 gmem=none offset=0\n';
+    const { last } = run(profile, `${MAPPED}${slot}guest.load vcpu=vcpu0 gpa=0x10000`);
+    expect(last).toBe('guest.load/host-page-hidden EFAULT');
+  });
+});
+
 describe('linux-7.3', () => {
   it('has no such flag and no such commands', () => {
     expect(run('linux-7.3', PRIVATE.slice(0, PRIVATE.indexOf('slot.set'))).last).toBe(

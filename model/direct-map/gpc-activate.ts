@@ -7,6 +7,7 @@ import { known, type Label, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseWordOffset } from '../gmem/choose.ts';
 import { isWordAligned } from '../gmem/content.ts';
+import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { landmarks } from '../gmem/guest-fault.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
 import { chooseCache, crossesPage, gpc, noCache } from './cache-rows.ts';
@@ -95,6 +96,7 @@ export const gpcActivate = defineTransition({
       violated: ({ gpa }) => !isWordAligned(gpa),
     },
     crossesPage<Activate>('gpc.activate', ({ gpa }) => gpa),
+    mayFailWithin<Activate>('gpc.activate'),
     ...LOOK_UPS.map(lookUpRow),
   ],
   accepts: [

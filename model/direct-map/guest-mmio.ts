@@ -5,6 +5,7 @@ import { defineTransition, type ArgsOf } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, chooseWordOffset } from '../gmem/choose.ts';
 import { isWordAligned } from '../gmem/content.ts';
 import { faultIn, gfnAt, guestTop, isFound, mapGfns, resolveGfn, vmOfVcpu } from '../gmem/guest-fault.ts';
+import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { chooseFrame } from './kvm-access.ts';
 import { reach } from './reach.ts';
 
@@ -69,6 +70,7 @@ export const guestMmio = defineTransition({
       when: 'KVM cannot reach the page of the instruction',
       violated: ({ vcpu, rip }, state) => !isFound(reach(state, vmOfVcpu(state, vcpu), gfnAt(rip), false)),
     },
+    mayFailWithin<GuestMmio>('guest.mmio'),
     {
       id: 'guest.mmio/fetched',
       result: 'MMIO exit',

@@ -4,6 +4,7 @@ import { pick } from '../core/random.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd } from '../gmem/choose.ts';
+import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { vmOfVcpu } from '../gmem/guest-fault.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
 import { chooseTable, walk } from './guest-tables.ts';
@@ -50,6 +51,7 @@ export const guestWalk = defineTransition({
   weight: 8,
   guards: [
     { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },
+    mayFailWithin<GuestWalk>('guest.walk'),
     {
       ...silent(
         'very-high',

@@ -9,6 +9,7 @@ import { known, type Label, type State } from '../core/state.ts';
 import type { DescriptorCheck, EnvironmentError, Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePage, chooseWordOffset } from '../gmem/choose.ts';
 import { isWordAligned, wordIndex, type Place } from '../gmem/content.ts';
+import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { faultIn, gfnAt, isFound, vmOfVcpu, type Found } from '../gmem/guest-fault.ts';
 import { findHindered, HINDRANCES, reach, reinserts, type Hindrance } from './reach.ts';
 
@@ -84,6 +85,7 @@ export const kvmAccessRows = <A extends KvmAccess>(
     when: 'the length is more than 64',
     violated: ({ length }) => length > LONGEST,
   },
+  mayFailWithin<A>(command),
   ...HINDRANCES.filter(({ hindrance }) => kind === 'write' || hindrance !== 'read-only').map(
     ({ hindrance, errno, unmodelled, ...row }): Guard<A> => ({
       id: `${command}/${hindrance}`,

@@ -20,6 +20,7 @@ import {
   type StageTwoTarget,
   type State,
 } from '../core/state.ts';
+import { whenRestored } from './direct-map-fault.ts';
 
 /** A word of memory: page of an inode, and index of the 8-byte word in the page. */
 export interface Place {
@@ -52,8 +53,7 @@ export const isOutOfDirectMap = ({ flags }: Inode): boolean => (flags & GMEM_FLA
 export function makeResident(state: State, label: Label, start: number, end: number): State {
   const inode = known(state.inodes, label);
   const resident = add(inode.resident, start, end);
-  if (resident === inode.resident) return state;
-  const after = withInode(state, label, { resident });
+  const after = resident === inode.resident ? state : withInode(state, label, { resident });
   const leaves = isOutOfDirectMap(inode) && holdsIn(state.config.profile, { feature: 'direct-map-on-entry' });
   return leaves ? removeFromDirectMap(after, label, start, end) : after;
 }
@@ -113,7 +113,11 @@ export function punch(before: State, label: Label, start: number, end: number): 
     words: words.size === inode.words.size ? inode.words : words,
     poisoned: remove(inode.poisoned, start, end),
   };
-  return withInode(forgetPages(zapInode(state, label, start, end), label, start, end), label, change);
+  return withInode(
+    forgetPages(zapInode(whenRestored(state, inode, start, end), label, start, end), label, start, end),
+    label,
+    change,
+  );
 }
 
 /**

@@ -1,5 +1,6 @@
 import { FALLOC, I64_MAX, isPageAligned, PAGE_SIZE, toPages } from '../core/abi.ts';
 import { fd, i32, i64 } from '../core/domain.ts';
+import { fails } from '../core/outcome.ts';
 import { pick, pickOr } from '../core/random.ts';
 import { remove, type RangeSet } from '../core/ranges.ts';
 import { known } from '../core/state.ts';
@@ -7,6 +8,7 @@ import type { Inode, Label, State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { bytes, chooseFd, choosePage } from './choose.ts';
 import { makeResident, punch } from './content.ts';
+import { leftStuck, stuckPage } from './direct-map-fault.ts';
 import { bytesOfPages, hasRoomFor, missingPages, UP_TO_THE_MACHINE } from './memory-budget.ts';
 
 const { KEEP_SIZE, PUNCH_HOLE, NO_HIDE_STALE, COLLAPSE_RANGE, ZERO_RANGE, INSERT_RANGE, UNSHARE_RANGE, WRITE_ZEROES } =
@@ -26,6 +28,10 @@ interface FileRange {
   readonly offset: bigint;
   readonly length: bigint;
 }
+
+/** The first page that is to enter the file and cannot leave the direct map. */
+const stuckAt = ({ fd: label, offset, length }: FileRange, state: State): number | undefined =>
+  stuckPage(state, inodeOf(state, label), toPages(offset), toPages(offset + length));
 
 const bytesWanted = ({ fd: label, offset, length }: FileRange, state: State): number =>
   bytesOfPages(missingPages(state, inodeOf(state, label), toPages(offset), toPages(offset + length)));
@@ -152,6 +158,18 @@ export const gmemFallocate = defineTransition({
         }
         return undefined;
       },
+    },
+    {
+      id: 'gmem.fallocate/stays-in-direct-map',
+      only: { feature: 'direct-map-on-entry' },
+      requires: 'fault-injection',
+      result: 'ENOMEM',
+      outcome: () => fails('ENOMEM'),
+      leaves: (args, state) => leftStuck(state, inodeOf(state, args.fd), stuckAt(args, state) ?? 0),
+      when: 'a page cannot leave the direct map: those before it stay; nobody is given it, and the next use tries again',
+      source: 'RFC v2 "Unmapping guest_memfd from Direct Map", patch 1: kvm_gmem_folio_set_private()',
+      violated: (args, state) => !isPunch(args) && stuckAt(args, state) !== undefined,
+      violate: (args) => ({ ...args, mode: KEEP_SIZE }),
     },
   ],
   accepts: [

@@ -8,6 +8,7 @@ import { known, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type DescriptorCheck, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
 import { hostMayTouch, isWordAligned, readWord, wordIndex, writeWord, type Place } from './content.ts';
+import { leftStuck, stuckPage } from './direct-map-fault.ts';
 import {
   findObstacle,
   gfnAt,
@@ -58,6 +59,8 @@ interface ObstacleRow {
 
 const FAULTIN = 'arch/x86/kvm/mmu/mmu.c: kvm_mmu_faultin_pfn()';
 const GET_PFN = 'virt/kvm/guest_memfd.c: kvm_gmem_get_pfn()';
+const STUCK =
+  'RFC v2 "Unmapping guest_memfd from Direct Map", patch 1: kvm_gmem_get_folio(); v12 "Direct Map Removal Support for guest_memfd": kvm_gmem_get_pfn()';
 
 const gmemObstacles: readonly ObstacleRow[] = [
   {
@@ -154,6 +157,12 @@ const hostRows = <A extends Access>(command: string): readonly Guard<A>[] => [
     source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
   },
   {
+    ...meets<A>(command, 'host-page-hidden'),
+    errno: 'EFAULT',
+    when: 'the access goes to the host address of the slot, and that page is out of the direct map: GUP does not give it away',
+    source: 'v12 "Direct Map Removal Support for guest_memfd", patch 2: mm/gup.c: check_vma_flags()',
+  },
+  {
     ...meets<A>(command, 'host-page-poisoned'),
     unmodelled: 'a memory failure behind a host address is the machine-check system’s affair',
     when: 'the access goes to the host address of the slot, and that page has had a memory failure',
@@ -168,6 +177,18 @@ const rows = <A extends Access>(command: string, write: boolean): readonly (Guar
   ...gmemObstacles.map((row) => faulting<A>(command, row)),
   ...(write ? [readOnlyRow<A>(command)] : []),
   ...hostRows<A>(command),
+  {
+    id: `${command}/stays-in-direct-map`,
+    group: 'fault',
+    only: { feature: 'direct-map' },
+    requires: 'fault-injection',
+    result: 'MEMORY_FAULT ENOMEM',
+    outcome: memoryFault('ENOMEM'),
+    leaves: leftWithoutPage,
+    when: 'the page cannot leave the direct map: the guest does not get it, and the next use tries again',
+    source: STUCK,
+    violated: (args, state) => stuckAt(args, state) !== undefined,
+  },
 ];
 
 const isReadOnly = (args: Access, state: State): boolean => {
@@ -191,6 +212,19 @@ const readOnlyRow = <A extends Access>(command: string): Guard<A> => ({
     return slot && { ...args, gpa: bytes(slot.baseGfn) };
   },
 });
+
+/** The page that the guest is not given, because it cannot leave the direct map. */
+function stuckAt(args: Access, state: State): Found | undefined {
+  if (state.directMapFault === undefined) return undefined;
+  const found = resolve(args, state);
+  if (!isFound(found)) return undefined;
+  return stuckPage(state, found.inode, found.page, found.page + 1) === undefined ? undefined : found;
+}
+
+function leftWithoutPage(args: Access, state: State): State {
+  const found = stuckAt(args, state);
+  return found === undefined ? state : leftStuck(state, found.inode, found.page);
+}
 
 function touch(args: Access, state: State): { readonly state: State; readonly place: Place } {
   const found = resolve(args, state);

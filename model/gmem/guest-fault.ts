@@ -7,20 +7,21 @@ import { add, assign, has, intersects, remove } from '../core/ranges.ts';
 import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
 import type { Refusal } from '../core/transition.ts';
-import { hostMayTouch, touchMapping, usePages } from './content.ts';
+import { hostMayTouch, isOutOfDirectMap, touchMapping, usePages } from './content.ts';
 import { hostPage, isHostPoisoned, slotAt } from './slots.ts';
 import { withoutPrivateMemory } from './vm-create.ts';
 
 type GmemObstacle = 'private-without-gmem' | 'file-gone' | 'poisoned';
-type HostObstacle = 'host-address-unknown' | 'host-page-missing' | 'host-page-poisoned';
+type HostObstacle = 'host-address-unknown' | 'host-page-missing' | 'host-page-poisoned' | 'host-page-hidden';
 
 /** Why a guest frame cannot be mapped, in the order in which the kernel finds out. */
 export type Obstacle = 'private-without-slot' | 'no-slot' | GmemObstacle | HostObstacle;
 
 /** On which machines and targets an obstacle cannot be met. */
-export const limitsOf = (obstacle: Obstacle): Pick<Refusal<never>, 'unreachable' | 'requires'> => ({
+export const limitsOf = (obstacle: Obstacle): Pick<Refusal<never>, 'unreachable' | 'requires' | 'only'> => ({
   ...(obstacle.startsWith('private-') && { unreachable: withoutPrivateMemory }),
   ...(obstacle.endsWith('poisoned') && { requires: 'memory-failure' }),
+  ...(obstacle.endsWith('hidden') && { only: { feature: 'direct-map-host-address' } }),
 });
 
 export interface Found {
@@ -70,7 +71,10 @@ export function resolveGfn(state: State, vmLabel: Label, gfn: number): Found | O
   const isPrivate = has(vm.private, gfn);
   const slot = slotAt(vm, gfn);
   if (slot === undefined) return isPrivate ? 'private-without-slot' : 'no-slot';
-  return usesGmem(slot, isPrivate) ? gmemPage(state, slot, gfn, isPrivate) : hostBackedPage(state, slot, gfn);
+  if (usesGmem(slot, isPrivate)) return gmemPage(state, slot, gfn, isPrivate);
+  const found = hostBackedPage(state, slot, gfn);
+  // What KVM copies from a host address it can have; what it maps comes from GUP, which gives no such page away.
+  return isFound(found) && isOutOfDirectMap(known(state.inodes, found.inode)) ? 'host-page-hidden' : found;
 }
 
 /** Whether the frame is guest memory although the host address of its slot shows other memory, which could be had. */
@@ -160,6 +164,8 @@ function mayOccur(state: State, vm: Vm, wanted: Obstacle): boolean {
         [...state.inodes.values()].some(({ poisoned }) => poisoned.length > 0) ||
         [...state.mappings.values()].some(({ poisonEntries }) => poisonEntries.length > 0)
       );
+    case 'host-page-hidden':
+      return [...state.inodes.values()].some(isOutOfDirectMap);
     case 'no-slot':
     case 'host-page-missing':
       return true;

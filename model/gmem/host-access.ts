@@ -2,7 +2,7 @@ import { toPages } from '../core/abi.ts';
 import { mapping, u64 } from '../core/domain.ts';
 import type { Outcome } from '../core/outcome.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
-import { clip } from '../core/ranges.ts';
+import { clip, has } from '../core/ranges.ts';
 import { ARENA, known, type Inode, type Label, type Mapping, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, choosePage, chooseValue, chooseWordOffset } from './choose.ts';
@@ -16,6 +16,7 @@ import {
   writeWord,
   type Place,
 } from './content.ts';
+import { untilRemoved } from './direct-map-fault.ts';
 import { hostPage, isHostPoisoned, type HostPage } from './slots.ts';
 
 interface Access {
@@ -35,7 +36,7 @@ function placeOf({ mapping: base, offset }: Access, state: State): HostPage & Pl
 
 /** The page gets a folio if it has none, and the process's page table shows it. */
 const touch = ({ mapping: label, mappingPage, inode, page }: HostPage, state: State): State =>
-  touchMapping(usePages(state, inode, page, page + 1), label, mappingPage);
+  touchMapping(usePages(untilRemoved(state, inode, page), inode, page, page + 1), label, mappingPage);
 
 const inodeAt = (access: Access, state: State): Inode => known(state.inodes, placeOf(access, state).inode);
 
@@ -86,6 +87,13 @@ const addressRows = <A extends Access>(command: string): readonly Guard<A>[] => 
   },
 ];
 
+/** A page that is poisoned is taken out of the direct map before anybody looks whether it is; a poison entry hides it. */
+function takenOut(args: Access, state: State): State {
+  const { inode, page, mapping, mappingPage } = placeOf(args, state);
+  const { poisonEntries } = known(state.mappings, mapping);
+  return has(poisonEntries, mappingPage) ? state : usePages(untilRemoved(state, inode, page), inode, page, page + 1);
+}
+
 /** Rows that ask whether the host may have the page. */
 const pageRows = <A extends Access>(command: string): readonly Guard<A>[] => [
   {
@@ -124,6 +132,7 @@ const pageRows = <A extends Access>(command: string): readonly Guard<A>[] => [
     when: 'the page has had a memory failure; where this mapping showed it, also after the page was punched out',
     source: 'mm/memory.c: __do_fault(), do_swap_page(), zap_nonpresent_ptes()',
     violated: (args, state) => isHostPoisoned(state, placeOf(args, state)),
+    leaves: takenOut,
     violate: (args, state, random) =>
       goTo(
         args,

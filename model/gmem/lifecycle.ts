@@ -6,6 +6,7 @@
 import { erase } from '../core/ranges.ts';
 import { known, withEntry, withoutEntry, type Label, type OpenFile, type Slot, type State } from '../core/state.ts';
 import { forgetPages } from './content.ts';
+import { whenRestored } from './direct-map-fault.ts';
 
 function vmIsHeld(state: State, vm: Label): boolean {
   for (const file of state.files.values()) if (file.vm === vm) return true;
@@ -30,6 +31,10 @@ function destroyVm(state: State, vm: Label): State {
 
 const destroyVmUnlessHeld = (state: State, vm: Label): State => (vmIsHeld(state, vm) ? state : destroyVm(state, vm));
 
+/** Nobody has the inode any more: its pages are given back. */
+const evicted = (state: State, inode: Label): State =>
+  forgetPages(whenRestored(state, known(state.inodes, inode), 0, Infinity), inode, 0, Infinity);
+
 /** The slots stay, without a file; stage 2 forgets what it showed of it; the pages stay with the inode. */
 function releaseFile(state: State, label: Label): State {
   const { vm: owner, inode } = known(state.files, label);
@@ -45,7 +50,7 @@ function releaseFile(state: State, label: Label): State {
   const inodeIsHeld = [...files.values()].some((file) => file.inode === inode);
   return destroyVmUnlessHeld(
     {
-      ...(inodeIsHeld ? state : forgetPages(state, inode, 0, Infinity)),
+      ...(inodeIsHeld ? state : evicted(state, inode)),
       vms: withEntry(state.vms, owner, { ...vm, slots, stageTwo }),
       files,
       inodes: inodeIsHeld ? state.inodes : withoutEntry(state.inodes, inode),

@@ -4,6 +4,7 @@ import { add, clip, has, remove } from '../core/ranges.ts';
 import { known, openAs, withInode, type Inode, type Label, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { changeMappings, forgetPages, zapInode } from './content.ts';
+import { stuckPages } from './direct-map-fault.ts';
 
 const inodeOf = (state: State, label: Label): Label | undefined => {
   const file = openAs(state, label, 'gmem');
@@ -28,6 +29,19 @@ export const memoryFail = defineTransition({
       unmodelled: 'the event needs a frame, and only a file of guest memory tells which',
       when: '`fd` names no guest memory file',
       violated: (args, state) => inodeOf(state, args.fd) === undefined,
+    },
+    {
+      id: 'memory.fail/in-direct-map',
+      only: { feature: 'direct-map-on-entry' },
+      requires: 'fault-injection',
+      unmodelled: 'whether such a page is taken out before it is found to be poisoned differs with the code',
+      when: 'the page could not leave the direct map, and nobody has been given it since',
+      source: 'RFC v2 "Unmapping guest_memfd from Direct Map", patch 1: kvm_gmem_get_folio()',
+      violated: (args, state) => has(stuckPages(state, inodeOf(state, args.fd) ?? ''), Number(args.page)),
+      violate: (args, state) => {
+        const [first] = stuckPages(state, inodeOf(state, args.fd) ?? '');
+        return first && { ...args, page: BigInt(first.start) };
+      },
     },
   ],
   accepts: [

@@ -1,6 +1,6 @@
 import { isPageAligned, PAGE_SIZE, U64_MAX, wrap64 } from '../core/abi.ts';
 import { fd, u64 } from '../core/domain.ts';
-import type { Errno } from '../core/outcome.ts';
+import { fails, type Errno } from '../core/outcome.ts';
 import { pick, pickOr } from '../core/random.ts';
 import { rememberLast } from '../core/memo.ts';
 import { known, type State } from '../core/state.ts';
@@ -19,6 +19,7 @@ import {
   vmOfVcpu,
   type Obstacle,
 } from './guest-fault.ts';
+import { leftStuck, stuckPage } from './direct-map-fault.ts';
 import { bytesOfPages, hasRoomFor, UP_TO_THE_MACHINE } from './memory-budget.ts';
 
 const domains = { vcpu: fd('vcpu'), gpa: u64(), size: u64(), flags: u64() } as const;
@@ -69,8 +70,13 @@ const preFault = rememberLast(({ vcpu, gpa, size }: PreFault, state: State): Acc
     if (found === 'no-slot') after = rememberMmio(after, vm, gfn);
     if (!isFound(found)) break;
     const next = extentOf(after, vm, found, gfn, end);
-    after = mapGfns(after, vm, found, gfn, next);
-    gfn = next;
+    const stuck = stuckPage(after, found.inode, found.page, found.page + next - gfn);
+    const past = stuck === undefined ? next : gfn + stuck - found.page;
+    if (past > gfn) after = mapGfns(after, vm, found, gfn, past);
+    gfn = past;
+    if (stuck === undefined) continue;
+    after = leftStuck(after, found.inode, stuck);
+    break;
   }
   return { state: after, value: bytes(gfn - start) };
 });
@@ -179,6 +185,12 @@ export const vcpuPrefault = defineTransition({
       'the first frame shows host memory that the host could not touch either',
       'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
     ),
+    obstacle(
+      'host-page-hidden',
+      'EFAULT',
+      'the first frame shows host memory that is out of the direct map, which GUP does not give away',
+      'v12 "Direct Map Removal Support for guest_memfd", patch 2: mm/gup.c: check_vma_flags()',
+    ),
     silent(
       'host-page-poisoned',
       'a memory failure behind a host address is the machine-check system’s affair',
@@ -207,6 +219,18 @@ export const vcpuPrefault = defineTransition({
         const gfn = findObstacle(state, vmOfVcpu(state, args.vcpu), 'host-address-unknown');
         return gfn === undefined || gfn === 0 ? undefined : { ...args, gpa: bytes(gfn - 1), size: bytes(2) };
       },
+    },
+    {
+      id: 'vcpu.prefault/stays-in-direct-map',
+      only: { feature: 'direct-map' },
+      requires: 'fault-injection',
+      result: 'ENOMEM',
+      outcome: () => fails('ENOMEM'),
+      leaves: (args, state) => preFault(args, state).state,
+      when: 'the page of the first frame cannot leave the direct map: nothing is mapped, and the next use tries again',
+      source:
+        'RFC v2 "Unmapping guest_memfd from Direct Map", patch 1: kvm_gmem_get_folio(); v12 "Direct Map Removal Support for guest_memfd": kvm_gmem_get_pfn()',
+      violated: (args, state) => preFault(args, state).value === 0n,
     },
   ],
   accepts: [

@@ -107,8 +107,10 @@ const hostUsesAbsent = clause([...PRESENCE, 'user'], ({ after }) =>
   shownBy(after.user.filter(isFramed), strayPages(after)),
 );
 
-const residentAbsent = clause(PRESENCE, ({ after }) => {
-  const [stray] = strayPages(after);
+const residentAbsent = clause([...PRESENCE, 'unremoved'], ({ after }) => {
+  const [stray] = strayPages(after).flatMap(({ inode, page, frame, count }) =>
+    without({ frame, count }, after.unremoved).map((part) => ({ inode, page: page + part.frame - frame })),
+  );
   return stray && `the direct map shows page ${hex(stray.page)} of ${stray.inode}, and nobody shares it`;
 });
 
@@ -205,7 +207,7 @@ export const directMapInvariants: readonly Invariant[] = [
   {
     id: 'direct-map/resident-is-absent',
     sentence:
-      'A page of a file without direct map is absent from it for as long as it is in the file, unless it is shared.',
+      'A page of a file without direct map is absent from it for as long as it is in the file, unless it is shared, or could not leave and nobody has been given it.',
     source: `${RFC}, patch 1; review of v12 "Direct Map Removal Support for guest_memfd", April 2026`,
     only: { feature: 'direct-map-on-entry' },
     clauses: [residentAbsent],

@@ -46,6 +46,7 @@ const PARTS = {
   orphans: z.object({ frame: whole, references: whole }),
   firstTouches: z.object({ inode: label, page: whole, zero: z.boolean() }),
   absent: z.object(run),
+  unremoved: z.object(run),
   shares: z.object({ frame: whole, sharing: whole, holders: z.array(label) }),
   staleTlb: z.object({ cpu: whole, ...run }),
   caches: z.object({
