@@ -346,6 +346,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   orphans: GUEST_MEMORY,
   firstTouches: GUEST_MEMORY,
   absent: [...DIRECT_MAP, ...MC],
+  unremoved: DIRECT_MAP,
   shares: DIRECT_MAP,
   staleTlb: DIRECT_MAP,
   caches: DIRECT_MAP,

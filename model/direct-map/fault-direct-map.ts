@@ -19,7 +19,7 @@ export const faultDirectMap = defineTransition({
     {
       id: 'fault.direct-map/armed',
       when: 'always; a failure that was armed before and not met is forgotten',
-      accept: ({ change }, state) => ({ state: { ...state, directMapFault: change as DirectMapFault } }),
+      accept: ({ change }, state) => ({ state: { ...state, directMapFault: change } }),
     },
   ],
   draw: ({ random, state }) =>
