@@ -169,7 +169,6 @@ export const gmemFallocate = defineTransition({
       when: 'a page cannot leave the direct map: those before it stay; nobody is given it, and the next use tries again',
       source: 'RFC v2 "Unmapping guest_memfd from Direct Map", patch 1: kvm_gmem_folio_set_private()',
       violated: (args, state) => !isPunch(args) && stuckAt(args, state) !== undefined,
-      violate: (args) => ({ ...args, mode: KEEP_SIZE }),
     },
   ],
   accepts: [
