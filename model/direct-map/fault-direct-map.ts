@@ -1,6 +1,5 @@
 import { choice } from '../core/domain.ts';
 import { pick } from '../core/random.ts';
-import type { DirectMapFault } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { isOutOfDirectMap } from '../gmem/content.ts';
 
