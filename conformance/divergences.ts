@@ -43,6 +43,8 @@ const Where = z.record(
 const MACHINE = {
   memoryAttributes: z.boolean().exactOptional(),
   twoDimensionalPaging: z.boolean().exactOptional(),
+  secretMemory: z.boolean().exactOptional(),
+  processVm: z.boolean().exactOptional(),
 } satisfies Record<Switch, z.ZodType>;
 
 const KnownDivergence = z
@@ -285,7 +287,7 @@ export const describes = (entry: KnownDivergence, divergence: Divergence, comman
   speaksOf(entry, divergence, command) && fits(entry.observed, divergence.observed);
 
 /** Commands that may see what an earlier one has left: they read or write memory. */
-const ACCESS = /^(guest|host)\.(load|store)$/;
+const ACCESS = /^((guest|host)\.(load|store)|guest\.walk|gup\.(read|write))$/;
 
 /**
  * Whether the divergence is one of content, at or behind a command that a rule decided behind which content cannot be

@@ -33,6 +33,8 @@ const MACHINE_FEATURES = {
     what: 'two-dimensional paging',
     isOffered: (machine) => machine.twoDimensionalPaging,
   },
+  'secret-memory': { what: 'secret memory (memfd_secret)', isOffered: (machine) => machine.secretMemory },
+  'process-vm': { what: 'process_vm_readv()', isOffered: (machine) => machine.processVm },
 } as const satisfies Record<string, MachineFeature>;
 
 export type FeatureName = keyof typeof MACHINE_FEATURES;

@@ -9,6 +9,7 @@ import { gpcInit } from './direct-map/gpc-init.ts';
 import { gpcRead } from './direct-map/gpc-read.ts';
 import { gpcRefresh } from './direct-map/gpc-refresh.ts';
 import { gpcWrite } from './direct-map/gpc-write.ts';
+import { guestClock } from './direct-map/guest-clock.ts';
 import { guestMmio } from './direct-map/guest-mmio.ts';
 import { guestWalk } from './direct-map/guest-walk.ts';
 import { kernelLoad } from './direct-map/kernel-load.ts';
@@ -26,8 +27,10 @@ import { gmemCreate } from './gmem/gmem-create.ts';
 import { gmemFallocate } from './gmem/gmem-fallocate.ts';
 import { gmemLink } from './gmem/gmem-link.ts';
 import { guestLoad, guestStore } from './gmem/guest-access.ts';
+import { gupRead, gupWrite } from './gmem/gup.ts';
 import { hostLoad, hostStore } from './gmem/host-access.ts';
 import { memMap } from './gmem/mem-map.ts';
+import { memSecret } from './gmem/mem-secret.ts';
 import { memUnmap } from './gmem/mem-unmap.ts';
 import { memoryFail } from './gmem/memory-fail.ts';
 import { contentInPlaceOfPoison, throughTheHost } from './gmem/rewrites.ts';
@@ -88,7 +91,6 @@ export const SYSTEMS = {
   'direct map': [
     kvmReadGuest,
     kvmWriteGuest,
-    guestWalk,
     guestMmio,
     kernelLoad,
     gpcInit,
@@ -99,6 +101,8 @@ export const SYSTEMS = {
     gpcDeactivate,
     faultDirectMap,
   ],
+  // What else there is that reaches memory of a guest or of its host process, or is kept from it, in released kernels.
+  'ways to memory': [memSecret, gupRead, gupWrite, guestWalk, guestClock],
   'TD-private memory': [
     tdCreate,
     tdInit,

@@ -158,6 +158,8 @@ describe('whatever an implementation says', () => {
           userTop: fc.constantFrom('0x400000000000', '0x7ffffffff000', '0x100000000000000'),
           maxVcpuIds: fc.constantFrom('1', '0x100000000'),
           maxVcpus: fc.constantFrom('1', '0x100000000'),
+          secretMemory: fc.boolean(),
+          processVm: fc.boolean(),
           memoryBytes: fc.constantFrom('0x40000000', '0x10000000000000'),
         },
         { requiredKeys: [] },

@@ -45,6 +45,8 @@ const LESS: Record<FeatureName, Machine> = {
   'protected-vms': { ...FULL_MACHINE, vmTypes: 1n },
   'memory-attributes': { ...FULL_MACHINE, memoryAttributes: false },
   'two-dimensional-paging': { ...FULL_MACHINE, twoDimensionalPaging: false },
+  'secret-memory': { ...FULL_MACHINE, secretMemory: false },
+  'process-vm': { ...FULL_MACHINE, processVm: false },
 };
 
 /** What the program takes: capabilities for its commands, and features without which something else is expected of it. */

@@ -1,7 +1,8 @@
 /** The C functions with which a vCPU touches guest memory; guest.ts says how that works. */
 import { PAGE_SIZE } from '../../model/core/abi.ts';
 import { number } from './c-text.ts';
-import { CONTROL, cpuidLeaves, ENTRY_FLAGS, LOAD, RFLAGS, SEGMENTS, STORE, type GuestPlan } from './guest.ts';
+import { CONTROL, cpuidLeaves, ENTRY_FLAGS, LOAD, RFLAGS, RING_AT, SEGMENTS, STORE, type GuestPlan } from './guest.ts';
+import { CLOCK } from './uapi.ts';
 
 const initializer = (fields: Readonly<Record<string, bigint>>): string =>
   Object.entries(fields)
@@ -11,22 +12,26 @@ const initializer = (fields: Readonly<Record<string, bigint>>): string =>
 const code = (bytes: Uint8Array): string =>
   [...bytes].map((byte) => `\\x${byte.toString(16).padStart(2, '0')}`).join('');
 
-/** What the text uses of it; nothing where the program has no vCPUs that touch memory. */
+/** What the text uses of it; nothing where the program has no vCPUs that touch memory, and has no tables walked. */
 export function guestFunctions(plan: GuestPlan | undefined, text: string): readonly string[] {
-  if (plan === undefined || !text.includes('add_code_slot(')) return [];
-  const runs = text.includes('prepare_vcpu(');
+  const uses = (name: string): boolean => text.includes(`${name}(`);
+  const runs = uses('prepare_vcpu');
+  if (plan === undefined) return [];
   return [
-    memory(plan, runs),
-    ...(runs ? [registers(plan)] : []),
-    ...(text.includes('guest_load(') || text.includes('guest_store(') ? [TOUCH] : []),
-    ...(text.includes('guest_load(') ? [GUEST_LOAD] : []),
-    ...(text.includes('guest_store(') ? [GUEST_STORE] : []),
+    ...(uses('add_code_slot') || uses('guest_walk') ? [`#define CODE_GPA ${number(plan.gpa)}`] : []),
+    ...(uses('add_code_slot') ? [memory(plan, runs)] : []),
+    ...(runs || uses('guest_walk') ? [registers(plan)] : []),
+    ...(runs ? [PREPARE_VCPU] : []),
+    ...(uses('guest_load') || uses('guest_store') ? [TOUCH] : []),
+    ...(uses('guest_load') ? [GUEST_LOAD] : []),
+    ...(uses('guest_store') ? [GUEST_STORE] : []),
+    ...(uses('guest_walk') ? [GUEST_WALK] : []),
+    ...(uses('guest_clock') ? [GUEST_CLOCK] : []),
   ];
 }
 
-function memory({ slot, gpa, bytes, shown }: GuestPlan, runs: boolean): string {
+function memory({ slot, bytes, shown }: GuestPlan, runs: boolean): string {
   const defines = `#define CODE_SLOT ${slot}
-#define CODE_GPA ${number(gpa)}
 #define CODE_PAGES ${BigInt(bytes) / PAGE_SIZE}`;
   const slotFunction = `/* Gives a VM the slot that holds tables and code. */
 static void add_code_slot(long vm)
@@ -103,8 +108,8 @@ ${slotFunction}`;
 
 const registers = ({ guestPhysicalBits }: GuestPlan): string => {
   const leaves = cpuidLeaves(guestPhysicalBits);
-  return `/* Puts a vCPU into 64-bit user mode; answers where its struct kvm_run is mapped. */
-static long prepare_vcpu(long vcpu)
+  return `/* Puts a vCPU into 64-bit user mode, with page tables at cr3. */
+static void set_mode(long vcpu, __u64 cr3)
 {
 	struct {
 		__u32 nent, padding;
@@ -117,7 +122,7 @@ ${leaves.map((leaf) => `\t\t\t{ ${initializer(leaf)} },`).join('\n')}
 	};
 ${[...new Set(Object.values(SEGMENTS))].map((fields) => segment(kindOf(fields), fields)).join('\n')}
 	struct kvm_sregs sregs = {
-		.cr3 = CODE_GPA,
+		.cr3 = cr3,
 ${Object.entries(CONTROL)
   .map(([name, value]) => `\t\t.${name} = ${number(value)},`)
   .join('\n')}
@@ -128,9 +133,15 @@ ${Object.entries(SEGMENTS)
 
 	ioctl(vcpu, KVM_SET_CPUID2, &cpuid);
 	ioctl(vcpu, KVM_SET_SREGS, &sregs);
-	return sys(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0));
 }`;
 };
+
+const PREPARE_VCPU = `/* Answers where the struct kvm_run of the vCPU is mapped. */
+static long prepare_vcpu(long vcpu)
+{
+	set_mode(vcpu, CODE_GPA);
+	return sys(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu, 0));
+}`;
 
 /** The segment register by whose name a segment goes that several have. */
 const kindOf = (segment: object): string => Object.entries(SEGMENTS).find(([, each]) => each === segment)?.[0] ?? '';
@@ -189,6 +200,47 @@ const GUEST_LOAD = `static const char *guest_load(long vcpu, long run, __u64 gpa
 	struct kvm_regs regs = { .rip = 0, .rbx = virtual_address(gpa) };
 
 	return touch(vcpu, run, regs, 1);
+}`;
+
+const GUEST_WALK = `/* Where the page tables at cr3 lead; all ones where they lead nowhere. */
+static const char *guest_walk(long vcpu, __u64 cr3, __u64 gva)
+{
+	struct kvm_translation translation = { .linear_address = gva };
+	long result;
+
+	set_mode(vcpu, cr3);
+	result = sys(ioctl(vcpu, KVM_TRANSLATE, &translation));
+	set_mode(vcpu, CODE_GPA);
+	return outcome_value(result, translation.physical_address);
+}`;
+
+const GUEST_CLOCK = `/* Runs a vCPU with its kvm-clock at a guest address: whether a time comes to the host address. */
+static const char *guest_clock(long vcpu, long run, __u64 gpa, unsigned long host)
+{
+	struct kvm_regs regs = {
+		.rip = ${RING_AT},
+		.rdx = virtual_address(DOORBELL),
+		.rflags = ${number(RFLAGS)},
+	};
+	struct {
+		__u32 nmsrs, pad;
+		struct kvm_msr_entry entry;
+	} msrs = { .nmsrs = 1, .entry = { .index = ${number(CLOCK.msr)} } };
+	__u32 version;
+	long result = sys(ioctl(vcpu, KVM_SET_MSRS, &msrs));
+
+	if (is_error(run) || result != 1)
+		return outcome(result);
+	memset((void *)host, 0, ${CLOCK.bytes});
+	msrs.entry.data = gpa | ${number(CLOCK.enabled)};
+	ioctl(vcpu, KVM_SET_MSRS, &msrs);
+	ioctl(vcpu, KVM_SET_REGS, &regs);
+	ioctl(vcpu, KVM_RUN, NULL);
+	msrs.entry.data = 0;
+	ioctl(vcpu, KVM_SET_MSRS, &msrs);
+	memcpy(&version, (void *)host, sizeof(version));
+	memset((void *)host, 0, ${CLOCK.bytes});
+	return outcome_value(result, version != 0);
 }`;
 
 const GUEST_STORE = `static const char *guest_store(long vcpu, long run, __u64 gpa, __u64 word)

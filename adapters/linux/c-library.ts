@@ -2,7 +2,7 @@
  * The parts of a C reproducer that are the same in each: declarations that older headers lack, and functions that make
  * a call's result an outcome in the words of the model and compare it with what is expected.
  */
-import { CAPS, EXIT, KVM, MEMORY_EXIT_FLAG_PRIVATE, VM_TYPES, type KvmIoctl } from './uapi.ts';
+import { CAPS, EXIT, KVM, MEMORY_EXIT_FLAG_PRIVATE, SYS, VM_TYPES, type KvmIoctl } from './uapi.ts';
 import type { Names } from './calls.ts';
 import { ATTRIBUTE_PRIVATE, GMEM_FLAG, KVM_MEM } from '../../model/core/abi.ts';
 
@@ -16,6 +16,8 @@ export const INCLUDES = `#define _GNU_SOURCE
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>`;
 
 /** Constants that headers of Linux 6.1 and older lack. */
@@ -29,6 +31,7 @@ const NEWER: Readonly<Record<string, bigint>> = {
   FALLOC_FL_WRITE_ZEROES: 0x80n,
   KVM_EXIT_MEMORY_FAULT: EXIT.MEMORY_FAULT,
   KVM_MEMORY_EXIT_FLAG_PRIVATE: MEMORY_EXIT_FLAG_PRIVATE,
+  SYS_memfd_secret: BigInt(SYS.memfd_secret),
 };
 
 function newerOf({ names }: Names, isNewer: (number: bigint) => boolean): Readonly<Record<string, bigint>> {
@@ -240,6 +243,73 @@ const HOST_STORE = `static const char *host_store(unsigned long address, unsigne
 	return result == -EFAULT ? fault_at(address) : outcome(result);
 }`;
 
+const MAP_SECRET = `/* Memory of memfd_secret(2), which its mapping alone keeps. */
+static long map_secret(unsigned long place, unsigned long length)
+{
+	long mapping, file = sys(syscall(SYS_memfd_secret, 0));
+
+	if (is_error(file))
+		return file;
+	mapping = sys(ftruncate((int)file, (long)length));
+	if (!is_error(mapping))
+		mapping = sys(mmap((void *)place, length, PROT_READ | PROT_WRITE, MAP_SHARED, (int)file, 0));
+	close((int)file);
+	return mapping;
+}`;
+
+/** Ways of the kernel to memory of the process that go through get_user_pages(). */
+const READ_BY_PROCESS_VM = `static const char *read_by_process_vm(unsigned long address)
+{
+	unsigned long word = 0;
+	struct iovec here = { &word, 8 }, there = { (void *)address, 8 };
+
+	return outcome_value(sys(process_vm_readv(getpid(), &here, 1, &there, 1, 0)), word);
+}`;
+
+const WRITE_BY_PROCESS_VM = `static const char *write_by_process_vm(unsigned long address, unsigned long word)
+{
+	struct iovec here = { &word, 8 }, there = { (void *)address, 8 };
+
+	return outcome(sys(process_vm_writev(getpid(), &here, 1, &there, 1, 0)));
+}`;
+
+const READ_BY_SPLICE = `/* The page goes into a pipe, and the word is read from that. */
+static const char *read_by_splice(unsigned long address)
+{
+	struct iovec there = { (void *)address, 8 };
+	unsigned long word = 0;
+	long result;
+	int ends[2];
+
+	if (pipe(ends))
+		return outcome(-errno);
+	result = sys(vmsplice(ends[1], &there, 1, 0));
+	if (result == 8 && read(ends[0], &word, 8) != 8)
+		result = -EIO;
+	close(ends[0]);
+	close(ends[1]);
+	return outcome_value(result, word);
+}`;
+
+const READ_BY_MEM = `static const char *read_by_mem(unsigned long address)
+{
+	int file = open("/proc/self/mem", O_RDWR);
+	unsigned long word = 0;
+	long result = sys(pread(file, &word, 8, (long)address));
+
+	close(file);
+	return outcome_value(result, word);
+}`;
+
+const WRITE_BY_MEM = `static const char *write_by_mem(unsigned long address, unsigned long word)
+{
+	int file = open("/proc/self/mem", O_RDWR);
+	long result = sys(pwrite(file, &word, 8, (long)address));
+
+	close(file);
+	return outcome(result);
+}`;
+
 /** Functions that a program may use, in the order in which they must stand; each with what it uses itself. */
 const FUNCTIONS: readonly { readonly name: string; readonly text: string; readonly uses: readonly string[] }[] = [
   { name: 'need', text: NEED, uses: [] },
@@ -249,6 +319,12 @@ const FUNCTIONS: readonly { readonly name: string; readonly text: string; readon
   { name: 'fault_at', text: HOST, uses: [] },
   { name: 'host_load', text: HOST_LOAD, uses: ['fault_at', 'outcome_value'] },
   { name: 'host_store', text: HOST_STORE, uses: ['fault_at'] },
+  { name: 'map_secret', text: MAP_SECRET, uses: [] },
+  { name: 'read_by_process_vm', text: READ_BY_PROCESS_VM, uses: ['outcome_value'] },
+  { name: 'write_by_process_vm', text: WRITE_BY_PROCESS_VM, uses: [] },
+  { name: 'read_by_splice', text: READ_BY_SPLICE, uses: ['outcome_value'] },
+  { name: 'read_by_mem', text: READ_BY_MEM, uses: ['outcome_value'] },
+  { name: 'write_by_mem', text: WRITE_BY_MEM, uses: [] },
 ];
 
 /** The functions whose names stand in the text, and those that they use. */

@@ -114,13 +114,8 @@ class Printer {
     set.push('\tprintf("1..%d\\n", STEPS);');
     const main = ['int main(void)\n{', ...this.#declarations(), '', ...set, '', commands, '', '\treturn PASS;\n}'];
     const steps = main.join('\n');
-    const body = [
-      `#define STEPS ${readings.length}`,
-      CORE,
-      ...functionsFor(steps),
-      ...guestFunctions(guest, steps),
-      steps,
-    ].join('\n\n');
+    const rest = [...guestFunctions(guest, steps), steps].join('\n\n');
+    const body = [`#define STEPS ${readings.length}`, CORE, ...functionsFor(rest), rest].join('\n\n');
     return `${[
       '// SPDX-License-Identifier: Apache-2.0',
       blockComment(this.#reproducer.about),
@@ -175,8 +170,11 @@ class Printer {
       if (block === undefined) lines.push(...this.#step(at));
       else at += block.count - 1;
       const shown = block?.result ?? at;
-      if (block !== undefined && block.result !== reading.step) lines.push(this.#block(block));
-      if (shown === reading.step) lines.push(this.#expect(this.#outcome(reading, block, index), index));
+      // What has a name is needed later on, too.
+      const isNamed = this.#names.has(shown);
+      if (block !== undefined && (shown !== reading.step || isNamed)) lines.push(this.#block(block));
+      if (shown === reading.step)
+        lines.push(this.#expect(this.#outcome(reading, isNamed ? undefined : block, index), index));
     }
     return lines.join('\n');
   }

@@ -8,6 +8,7 @@ import { SYSTEMS, type Command } from '../../model/catalogue.ts';
 import type { Operand } from './calls.ts';
 import { copy, type Guest } from './guest.ts';
 import { address, plus, value, type Lowering } from './lowering.ts';
+import { pinned } from './pinned.ts';
 import type { Reading } from './reading.ts';
 import {
   CAPS,
@@ -120,6 +121,30 @@ function pageOf(operand: Operand): Operand {
   return operand.kind === 'value' ? value(operand.value & ~PAGE_MASK) : operand;
 }
 
+/** Mapped from a file that nothing else keeps open. */
+function mapSecret(mapping: Label, length: bigint, lowering: Lowering): Reading {
+  const place = lowering.placeFor(length);
+  let [first, step] = [0, 0];
+  lowering.block('map_secret', [value(place), value(length)], () => {
+    first = lowering.call('memfd_secret', value(0n));
+    const file = lowering.result(first);
+    lowering.call('ftruncate', file, value(length));
+    step = lowering.call(
+      'mmap',
+      value(place),
+      value(length),
+      value(PROT_READ_WRITE),
+      value(MAP.SHARED),
+      file,
+      value(0n),
+    );
+    lowering.call('close', file);
+    return step;
+  });
+  lowering.mapped(mapping, step, place, length);
+  return { kind: 'call', step, tells: false, first };
+}
+
 const SHARING = {
   shared: value(MAP.SHARED, 'MAP_SHARED'),
   validate: value(MAP.SHARED_VALIDATE, 'MAP_SHARED_VALIDATE'),
@@ -216,8 +241,31 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
 
   'host.load': ({ mapping, offset }, context) => touchHost(mapping, offset, undefined, context),
   'host.store': ({ mapping, offset, value: word }, context) => touchHost(mapping, offset, word, context),
+  'mem.secret': ({ mapping, length }, { lowering }) => mapSecret(mapping, length, lowering),
+  'gup.read': ({ mapping, offset, via }, { lowering }) => {
+    const word = lowering.room(WORD);
+    const step = pinned(lowering, via, hostAddress(lowering, { base: mapping, offset }), word);
+    return { kind: 'field', step, output: lowering.output(word, WORD.bytes) };
+  },
+  'gup.write': ({ mapping, offset, via, value: word }, { lowering }) =>
+    returned(pinned(lowering, via, hostAddress(lowering, { base: mapping, offset }), lowering.room(WORD), word)),
+
   'guest.load': ({ vcpu, gpa }, context) => touchGuest(vcpu, gpa, undefined, context),
   'guest.store': ({ vcpu, gpa, value: word }, context) => touchGuest(vcpu, gpa, word, context),
+
+  'guest.clock': ({ vcpu, gpa, mapping, offset }, { lowering, guest, runs, file }) => {
+    const descriptor = lowering.descriptor(vcpu);
+    const run = runs.get(lowering.object(vcpu) ?? vcpu);
+    if (guest === undefined || run === undefined)
+      return returned(lowering.ioctl(descriptor, 'SET_MSRS', value(0n, 'NULL')));
+    const host = hostAddress(lowering, { base: mapping, offset });
+    return { kind: 'field', ...guest.clock(descriptor, run, file, gpa, host) };
+  },
+
+  'guest.walk': ({ vcpu, cr3, gva }, { lowering, guest }) => {
+    if (guest === undefined) throw new Error('nobody has prepared a vCPU for the walk');
+    return { kind: 'field', ...guest.walk(lowering.descriptor(vcpu), cr3, gva) };
+  },
 
   'vcpu.prefault': ({ vcpu, gpa, size, flags }, { lowering }) => {
     const struct = lowering.struct(PRE_FAULT_MEMORY, { gpa, size, flags });

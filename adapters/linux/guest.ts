@@ -12,12 +12,14 @@ import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Label } from '../../model/core/state.ts';
 import type { Operand } from './calls.ts';
 import { address, load, structBytes, value, type Lowering } from './lowering.ts';
-import type { GuestReading } from './reading.ts';
+import type { GuestReading, Reading } from './reading.ts';
 import {
+  CLOCK,
   CPUID_ENTRY,
   CPUID_HEADER_BYTES,
   EXIT,
   MAP,
+  MSRS,
   PROT_READ_WRITE,
   REGION,
   REGS,
@@ -25,22 +27,29 @@ import {
   SEGMENT,
   SREGS,
   SREGS_SEGMENTS,
+  TRANSLATION,
+  WORD,
 } from './uapi.ts';
 
 /** `mov rax, [rbx]`, or `mov [rbx], rax`; then the doorbell, `mov [rdx], rax`; behind it, `ud2`. */
 export const LOAD = Uint8Array.of(0x48, 0x8b, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
 export const STORE = Uint8Array.of(0x48, 0x89, 0x03, 0x48, 0x89, 0x02, 0x0f, 0x0b);
 const STORE_AT = LOAD.length;
+/** Where the code rings the doorbell, and does nothing else. */
+export const RING_AT = 3;
 
 /** Present, writable, user, accessed, dirty: the processor has nothing left to note in the tables. Source: SDM 4.5. */
 export const ENTRY_FLAGS = 0x67n;
 const ENTRIES = 512;
 const ENTRY_BYTES = 8;
 
-/** Protected mode, numeric errors, write protection, paging; physical address extension; long mode enabled, active. */
+/**
+ * Protected mode, numeric errors, write protection, paging; physical address extension; long mode enabled, active, and no
+ * execution of what an entry does not let execute, so that its bit 63 is not a reserved one.
+ */
 const CR0 = 0x8001_0021n;
 const CR4 = 0x20n;
-const EFER = 0x500n;
+const EFER = 0xd00n;
 /** What the register holds after reset. Source: arch/x86/include/asm/apicdef.h, APIC_DEFAULT_PHYS_BASE. */
 const APIC_BASE = 0xfee0_0900n;
 export const CONTROL = { cr0: CR0, cr4: CR4, efer: EFER, apic_base: APIC_BASE } as const;
@@ -65,6 +74,9 @@ export const SEGMENTS = {
 /** FPU, PSE, MSR, PAE, CX8, APIC, PGE, CMOV, FXSR, SSE, SSE2; SYSCALL, NX, long mode. */
 const CPUID_1_EDX = 0x0700_a369n;
 const CPUID_8000_0001_EDX = 0x2010_0800n;
+
+/** A step that tells of success, and the output that has the answer. */
+type Seen = Pick<Extract<Reading, { readonly kind: 'field' }>, 'step' | 'output'>;
 
 /** Where the kit's own slot lies in a VM. */
 export interface Hideout {
@@ -193,6 +205,62 @@ export class Guest {
     return lowering.called(`${label}_run`, run);
   }
 
+  /** KVM_TRANSLATE, while the vCPU has the page tables of the program in place of the kit's own. */
+  walk(vcpu: Operand, cr3: bigint, gva: bigint): Seen {
+    const lowering = this.#lowering;
+    const struct = lowering.struct(TRANSLATION, { linear_address: gva });
+    let step = 0;
+    lowering.block('guest_walk', [vcpu, value(cr3), value(gva)], () => {
+      lowering.ioctl(vcpu, 'SET_CPUID2', address(this.#cpuid));
+      lowering.ioctl(vcpu, 'SET_SREGS', address(writeSregs(lowering, cr3)));
+      step = lowering.ioctl(vcpu, 'TRANSLATE', address(struct));
+      lowering.ioctl(vcpu, 'SET_SREGS', address(this.#sregs));
+      return step;
+    });
+    const { offset, bytes } = TRANSLATION.fields.physical_address;
+    return { step, output: lowering.output(struct + offset, bytes) };
+  }
+
+  /**
+   * Has the clock of a vCPU at a guest address while it runs, and looks whether a time comes to `host`. Answers the step that
+   * tells whether the vCPU has a clock, and where the answer comes to lie.
+   */
+  clock(vcpu: Operand, run: Operand, file: Operand, gpa: bigint, host: Operand): Seen {
+    const lowering = this.#lowering;
+    const seen = lowering.reserve(WORD.bytes);
+    const time = address(lowering.reserve(CLOCK.bytes));
+    const version = lowering.reserve(CLOCK.bytes);
+    const set = (data: bigint): number =>
+      lowering.ioctl(vcpu, 'SET_MSRS', address(lowering.struct(MSRS, { nmsrs: 1n, index: CLOCK.msr, data })));
+    const clear = (): unknown => copy(lowering, file, time, host, CLOCK.bytes);
+    let step = 0;
+    lowering.block('guest_clock', [vcpu, run, value(gpa), host], () => {
+      step = set(0n);
+      lowering.skip('unequal', lowering.result(step), 1n, () => {
+        clear();
+        set(gpa | CLOCK.enabled);
+        this.#ring(vcpu);
+        set(0n);
+        copy(lowering, file, host, address(version), CLOCK.bytes);
+        lowering.skip('equal', load(version, CLOCK.versionBytes), 0n, () => lowering.store(seen, value(1n)));
+        clear();
+      });
+      return step;
+    });
+    return { step, output: lowering.output(seen, WORD.bytes) };
+  }
+
+  /** Lets a vCPU run until it has rung the doorbell. */
+  #ring(vcpu: Operand): void {
+    const regs = this.#lowering.struct(REGS, { rdx: this.#doorbellAddress, rip: BigInt(RING_AT), rflags: RFLAGS });
+    this.#lowering.ioctl(vcpu, 'SET_REGS', address(regs));
+    this.#lowering.ioctl(vcpu, 'RUN', value(0n));
+  }
+
+  get #doorbellAddress(): bigint {
+    return (this.#virtual.get(this.#doorbell) ?? 0n) * PAGE_SIZE;
+  }
+
   /** One access of eight bytes, which must not cross a page that was not announced. */
   access(
     vcpu: Operand,
@@ -214,7 +282,7 @@ export class Guest {
       const regs = lowering.struct(REGS, {
         rax: stored ?? 0n,
         rbx: virtual * PAGE_SIZE + (gpa & PAGE_MASK),
-        rdx: (this.#virtual.get(this.#doorbell) ?? 0n) * PAGE_SIZE,
+        rdx: this.#doorbellAddress,
         rip: BigInt(stored === undefined ? 0 : STORE_AT),
         rflags: RFLAGS,
       });

@@ -104,7 +104,7 @@ function prepare(lowering: Lowering, commands: readonly Command[], machine: Mach
   const furnishes = (vm: Label): boolean => vms.has(vm) || !machine.twoDimensionalPaging;
   const pages = [...new Set(accesses.map((gpa) => gpa & ~PAGE_MASK))];
   const guest =
-    pages.length === 0 && machine.twoDimensionalPaging
+    vcpus.size === 0 && !walks(commands) && machine.twoDimensionalPaging
       ? undefined
       : new Guest(lowering, hide(commands, machine, Guest.room(pages.length)), pages, machine.vcpuPhysicalBits);
   return { lowering, file, guest, furnishes, active: vcpus, runs: new Map() };
@@ -140,10 +140,13 @@ function mapArena(lowering: Lowering): void {
   lowering.mapped(ARENA, step, place, bytes);
 }
 
+/** Whether KVM reads page tables that the program has written: where they lead is not known beforehand. */
+const walks = (commands: readonly Command[]): boolean => commands.some(({ name }) => name === 'guest.walk');
+
 interface Touching {
   /** Guest addresses of every access. */
   readonly accesses: readonly bigint[];
-  /** vCPUs that make them, and the VMs of those, by the labels that first named them. */
+  /** vCPUs that run, and the VMs of those, by the labels that first named them. */
   readonly vcpus: ReadonlySet<Label>;
   readonly vms: ReadonlySet<Label>;
 }
@@ -157,8 +160,8 @@ function whoTouches(commands: readonly Command[]): Touching {
   for (const { name, args } of commands) {
     if (name === 'fd.dup') objects.set(args.as, objectOf(args.fd));
     if (name === 'vcpu.create') vmOf.set(args.vcpu, objectOf(args.vm));
-    if (name !== 'guest.load' && name !== 'guest.store') continue;
-    accesses.push(args.gpa);
+    if (name !== 'guest.load' && name !== 'guest.store' && name !== 'guest.clock') continue;
+    if (name !== 'guest.clock') accesses.push(args.gpa);
     vcpus.add(objectOf(args.vcpu));
   }
   return { accesses, vcpus, vms: new Set([...vcpus].map((vcpu) => vmOf.get(vcpu) ?? '')) };
@@ -183,7 +186,8 @@ function hide(commands: readonly Command[], machine: Machine, bytes: number): Hi
   const size = BigInt(bytes);
   const longest = LONGEST < STRETCH * machine.memoryBytes ? LONGEST : STRETCH * machine.memoryBytes;
   const acceptable = taken.filter(([start, end]) => end - start <= longest);
-  const gpa = highestGap(taken, top, size) ?? highestGap(acceptable, top, size);
+  // Far up, where no table leads by chance.
+  const gpa = (walks(commands) ? undefined : highestGap(taken, top, size)) ?? highestGap(acceptable, top, size);
   if (gpa === undefined) throw new RangeError('the program leaves no guest memory for the code of its vCPUs');
   let slot = KVM_USER_MEM_SLOTS - 1n;
   while (slots.has(slot)) slot--;
@@ -203,11 +207,16 @@ function rangeOf({ name, args }: Command): Range {
       return [args.address, args.address + args.size];
     case 'guest.load':
     case 'guest.store':
-      return [args.gpa & ~PAGE_MASK, (args.gpa & ~PAGE_MASK) + PAGE_SIZE];
+    case 'guest.clock':
+      return pageAt(args.gpa);
+    case 'guest.walk':
+      return pageAt(args.cr3);
     default:
       return [0n, 0n];
   }
 }
+
+const pageAt = (gpa: bigint): Range => [gpa & ~PAGE_MASK, (gpa & ~PAGE_MASK) + PAGE_SIZE];
 
 /** The highest page below `top` from which on so many bytes are free. */
 function highestGap(taken: readonly Range[], top: bigint, size: bigint): bigint | undefined {

@@ -57,7 +57,21 @@ export interface Block {
   readonly result: number;
 }
 
-export type BlockName = 'host_load' | 'host_store' | 'guest_load' | 'guest_store' | 'add_code_slot' | 'prepare_vcpu';
+export type BlockName =
+  | 'host_load'
+  | 'host_store'
+  | 'map_secret'
+  | 'read_by_process_vm'
+  | 'write_by_process_vm'
+  | 'read_by_splice'
+  | 'read_by_mem'
+  | 'write_by_mem'
+  | 'guest_load'
+  | 'guest_store'
+  | 'guest_walk'
+  | 'guest_clock'
+  | 'add_code_slot'
+  | 'prepare_vcpu';
 
 /** What a label stands for. Several descriptors may name one object. */
 interface Open {
@@ -133,6 +147,11 @@ export class Lowering {
     const place = layout.fields[field];
     if (place === undefined || place.bytes < 4) throw new Error(`${layout.name} has no such field: ${field}`);
     this.#steps.push({ kind: 'put', offset: struct + place.offset, bytes: place.bytes as 4 | 8, operand });
+  }
+
+  /** Writes a word when the program gets there. */
+  store(offset: number, operand: Operand): void {
+    this.#steps.push({ kind: 'put', offset, bytes: 8, operand });
   }
 
   /** Part of the data area that comes back when the program has ended. Answers its number. */

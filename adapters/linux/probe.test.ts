@@ -17,6 +17,9 @@ interface Answers {
   readonly pagemap?: bigint;
   readonly cachestat?: bigint;
   readonly entry?: bigint;
+  /** The results of memfd_secret() and process_vm_readv(). */
+  readonly secret?: bigint;
+  readonly processVm?: bigint;
 }
 
 const ENOENT = -2n;
@@ -29,7 +32,7 @@ const CAPS = { [`${CAP.GUEST_MEMFD}`]: 1n, [`${CAP.VM_TYPES}`]: 3n, '66': 1024n,
 /** What a kernel would answer to the question. */
 function answers(given: Answers) {
   const { device = 3n, release = '6.18.1', module = '', caps = {}, fifth = EINVAL, physicalBits } = given;
-  const { pagemap = 7n, cachestat = EBADF, entry = 0n } = given;
+  const { pagemap = 7n, cachestat = EBADF, entry = 0n, secret = 8n, processVm = 0n } = given;
   const { calls, answer } = question();
   const known: Readonly<Record<string, bigint>> = { ...CAPS, ...caps };
   const paths = new Map(calls.segments.map(({ offset, bytes }) => [offset, Buffer.from(bytes).toString('latin1')]));
@@ -42,6 +45,8 @@ function answers(given: Answers) {
       return path.startsWith('/dev/kvm') ? device : path === `/sys/module/${module}\0` ? 9n : ENOENT;
     }
     if (step.number === SYS.cachestat) return cachestat;
+    if (step.number === SYS.memfd_secret) return secret;
+    if (step.number === SYS.process_vm_readv) return processVm;
     if (step.number !== SYS.ioctl || second?.kind !== 'value') return 0n;
     if (second.value === KVM.CHECK_EXTENSION) return known[third?.kind === 'value' ? `${third.value}` : ''] ?? 0n;
     return second.value === KVM.SET_USER_MEMORY_REGION ? fifth : 0n;
@@ -79,6 +84,8 @@ describe('a kernel', () => {
         userTop: 0x7fff_ffff_f000n,
         maxVcpuIds: 4096n,
         maxVcpus: 1024n,
+        secretMemory: true,
+        processVm: true,
         memoryBytes: 64n << 20n,
       },
     });
@@ -106,6 +113,11 @@ describe('a kernel', () => {
   it('that does not say how wide its frame numbers are', () => {
     const { machine } = answers({ caps: { [`${CAP.PRE_FAULT_MEMORY}`]: 1n } });
     expect(machine.guestPhysicalBits).toBe(52);
+  });
+
+  it('that is built without secret memory, or without a way to that of others', () => {
+    expect(answers({ secret: ENOSYS }).machine).toMatchObject({ secretMemory: false, processVm: true });
+    expect(answers({ processVm: ENOSYS }).machine).toMatchObject({ secretMemory: true, processVm: false });
   });
 
   it('that shows pages of a process, and frames to some', () => {

@@ -81,6 +81,9 @@ export function question(): Question {
   const pagemap = open('/proc/self/pagemap', 0n);
   const entry = askFrame(lowering, lowering.result(pagemap));
   const cachestat = lowering.call('cachestat', value(BigInt.asUintN(64, -1n)));
+  const secret = lowering.call('memfd_secret', value(0n));
+  // Without arguments it refuses what it is asked, if it is there.
+  const processVm = lowering.call('process_vm_readv');
   lowering.cleanUp(kvm);
   return {
     calls: lowering.program(),
@@ -118,6 +121,8 @@ export function question(): Question {
           userTop: (result(fifth) === 0n ? FIVE_LEVELS_TOP : FOUR_LEVELS_TOP) - PAGE_SIZE,
           maxVcpuIds: cap(CAP.MAX_VCPU_ID),
           maxVcpus: cap(CAP.MAX_VCPUS),
+          secretMemory: result(secret) >= 0n,
+          processVm: result(processVm) !== -ENOSYS,
           memoryBytes: PROGRAM_MEMORY,
         },
       };

@@ -33,6 +33,19 @@ describe('the result of a call', () => {
   });
 });
 
+describe('the result of several calls', () => {
+  const reading: Reading = { kind: 'call', step: 1, tells: false, first: 0 };
+
+  it('is the error of the first, or what the last came to', () => {
+    const told = [
+      [-ERRNO.EINVAL, -ERRNO.EBADF],
+      [3n, -ERRNO.ENOMEM],
+      [3n, 0x1000n],
+    ].map((results) => observe(reading, { results, outputs: [] }));
+    expect(told).toEqual([{ kind: 'errno', errno: 'EINVAL' }, { kind: 'errno', errno: 'ENOMEM' }, { kind: 'ok' }]);
+  });
+});
+
 describe('a field', () => {
   const reading: Reading = { kind: 'field', step: 0, output: 0 };
 

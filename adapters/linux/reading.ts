@@ -21,7 +21,13 @@ export interface GuestReading {
 
 export type Reading =
   /** An error number, or success; the result is told where it is part of the contract. */
-  | { readonly kind: 'call'; readonly step: Index; readonly tells: boolean }
+  | {
+      readonly kind: 'call';
+      readonly step: Index;
+      readonly tells: boolean;
+      /** A step that must have gone well before, or its error is the answer. */
+      readonly first?: Index;
+    }
   /** An error number, or the value of an output, or what it leaves of `outOf`. */
   | { readonly kind: 'field'; readonly step: Index; readonly output: Index; readonly outOf?: bigint }
   | GuestReading
@@ -32,11 +38,14 @@ export type Reading =
 const MAX_ERRNO = 4095n;
 const ENOMEM = 12n;
 
+const isError = (result: bigint): boolean => result < 0n && result >= -MAX_ERRNO;
+
 /** Where the agent died on the way, no output came back: then it is known that a command succeeded, and not with what. */
 export function observe(reading: Reading, results: CallResults): Observation {
+  if (reading.kind === 'call' && reading.first !== undefined && isError(results.results[reading.first] ?? 0n))
+    return observe({ kind: 'call', step: reading.first, tells: false }, results);
   const result = results.results[reading.step] ?? 0n;
-  const outcome: Observation =
-    result < 0n && result >= -MAX_ERRNO ? { kind: 'errno', errno: errnoName(Number(-result)) } : { kind: 'ok' };
+  const outcome: Observation = isError(result) ? { kind: 'errno', errno: errnoName(Number(-result)) } : { kind: 'ok' };
   switch (reading.kind) {
     case 'call':
       return reading.tells && outcome.kind === 'ok' ? ok(result) : outcome;

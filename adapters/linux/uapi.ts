@@ -18,12 +18,18 @@ export const SYS = {
   pwrite64: 18,
   msync: 26,
   dup: 32,
+  getpid: 39,
   uname: 63,
   ftruncate: 77,
   openat: 257,
+  vmsplice: 278,
   fallocate: 285,
+  pipe2: 293,
+  process_vm_readv: 310,
+  process_vm_writev: 311,
   memfd_create: 319,
   close_range: 436,
+  memfd_secret: 447,
   cachestat: 451,
 } as const;
 
@@ -139,6 +145,19 @@ export const REGS = struct('kvm_regs', 144, {
   rflags: 'u64',
 });
 
+export const TRANSLATION = {
+  name: 'struct kvm_translation',
+  bytes: 24,
+  fields: { linear_address: { offset: 0, bytes: 8 }, physical_address: { offset: 8, bytes: 8 } },
+} as const satisfies Layout;
+
+/** A struct kvm_msrs begins with the number of entries and a word of padding. */
+const MSRS_HEADER_BYTES = 8;
+/** With one entry. Source: arch/x86/include/uapi/asm/kvm.h. */
+export const MSRS = struct('kvm_msrs', 24, { nmsrs: 'u32', pad: 'u32', index: 'u32', reserved: 'u32', data: 'u64' });
+/** Source: arch/x86/include/uapi/asm/kvm_para.h, arch/x86/include/asm/pvclock-abi.h. */
+export const CLOCK = { msr: 0x4b56_4d01n, enabled: 1n, bytes: 32, versionBytes: 4 } as const;
+
 /** Within struct kvm_sregs: where each segment register begins, and the control registers. */
 export const SREGS = struct(
   'kvm_sregs',
@@ -210,6 +229,8 @@ export const KVM = {
   GET_REGS: ioctl('read', 0x81n, REGS.bytes),
   SET_REGS: ioctl('write', 0x82n, REGS.bytes),
   SET_SREGS: ioctl('write', 0x84n, SREGS.bytes),
+  TRANSLATE: ioctl('both', 0x85n, TRANSLATION.bytes),
+  SET_MSRS: ioctl('write', 0x89n, MSRS_HEADER_BYTES),
   SET_CPUID2: ioctl('write', 0x90n, CPUID_HEADER_BYTES),
   SET_MEMORY_ATTRIBUTES: ioctl('write', 0xd2n, MEMORY_ATTRIBUTES.bytes),
   CREATE_GUEST_MEMFD: ioctl('both', 0xd4n, CREATE_GUEST_MEMFD.bytes),
@@ -235,6 +256,9 @@ export const CACHESTAT = struct('cachestat', 40, { nr_cache: 'u64' });
 
 /** Source: Documentation/admin-guide/mm/pagemap.rst. */
 export const PAGEMAP = { entryBytes: 8, present: 1n << 63n, frame: (1n << 55n) - 1n } as const;
+
+/** Source: include/uapi/linux/uio.h. */
+export const IOVEC = struct('iovec', 16, { iov_base: 'u64', iov_len: 'u64' });
 
 /** What a load or a store moves, and what programs offer to read(2) and write(2). */
 export const WORD: Layout = { name: '__u64', bytes: 8, fields: {} };

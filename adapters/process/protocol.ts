@@ -120,6 +120,8 @@ const MACHINE = {
   userTop: u64From(1n << 46n, 1n << 56n).describe('First address past what a process may name (TASK_SIZE_MAX)'),
   maxVcpuIds: u64From(1n, 1n << 32n).describe('vCPU ids are below this (KVM_CAP_MAX_VCPU_ID)'),
   maxVcpus: u64From(1n, 1n << 32n).describe('A VM can have so many vCPUs (KVM_CAP_MAX_VCPUS)'),
+  secretMemory: z.boolean().describe('There is memfd_secret(), and it is enabled'),
+  processVm: z.boolean().describe('There are process_vm_readv() and process_vm_writev()'),
   memoryBytes: u64From(1n << 30n, 1n << 52n).describe('Programs need less than half of this much memory'),
 } satisfies { readonly [Field in keyof Machine]: z.ZodType<Machine[Field]> };
 

@@ -5,7 +5,7 @@ import type { Folio } from './frames.ts';
 import { KVM_MEMSLOT_GMEM_ONLY, KVM_MEMSLOT_INVALID } from './gmem.ts';
 import { WouldBlock } from './kernel.ts';
 import { Slots } from './slots.ts';
-import type { Inode, Kvm, MemSlot, Vcpu } from './objects.ts';
+import type { Kvm, MemSlot, Vcpu } from './objects.ts';
 
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 const READONLY = Number(KVM_MEM.READONLY);
@@ -59,23 +59,12 @@ export abstract class Faults extends Slots {
     return 'RET_PF_CONTINUE';
   }
 
-  /** Whether get_user_pages() of a virtual page ends before the page is looked for. */
-  gupRefusesAt(page: number): boolean {
-    const vma = this.vmaLookup(page);
-    return vma !== undefined && this.gupRefuses(vma.file.inode);
-  }
-
-  /** v12, mm/gup.c: check_vma_flags(), of a mapping with AS_NO_DIRECT_MAP. */
-  gupRefuses(inode: Inode): boolean {
-    return this.kvmGmemTestNoDirectMap(inode);
-  }
-
   /** virt/kvm/kvm_main.c: __kvm_faultin_pfn(), hva_to_pfn(), kvm_handle_error_pfn() */
   kvmFaultinPfnUser(vcpu: Vcpu, fault: PageFault, slot: MemSlot): PageFaultResult {
     const readonly = (slot.flags & READONLY) !== 0;
     if (readonly && fault.write) return 'RET_PF_EMULATE';
     const page = slot.userspacePage + fault.gfn - slot.baseGfn;
-    const folio = this.gupRefusesAt(page) ? undefined : this.getUserPage(page, fault.max);
+    const folio = this.getUserPages(page, fault.max);
     if (folio === undefined || folio === 'VM_FAULT_SIGBUS' || folio === 'VM_FAULT_OOM') return 'EFAULT';
     if (folio === 'VM_FAULT_HWPOISON') {
       vcpu.sigbus = true;

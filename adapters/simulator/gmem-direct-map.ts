@@ -43,6 +43,11 @@ export abstract class GmemDirectMap extends Attributes {
     return (flags & GMEM_FLAG.NO_DIRECT_MAP) !== 0n;
   }
 
+  /** v12, mm/gup.c: check_vma_flags(), of a mapping with AS_NO_DIRECT_MAP. */
+  override gupRefuses(inode: Inode): boolean {
+    return this.kvmGmemTestNoDirectMap(inode);
+  }
+
   /** kvm_gmem_folio_set_private(). The RFC of July 2024 leaves the TLB alone, for speed. */
   kvmGmemFolioSetPrivate(folio: Folio): Errno | undefined {
     const error = this.setDirectMapInvalidNoflush(folio);

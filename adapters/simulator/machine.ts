@@ -10,7 +10,7 @@ import { collectFacts, directMapFacts, type Simulated } from './facts.ts';
 import type { Cpu, DirectMapChange } from './direct-map.ts';
 import { Oops, PART } from './kernel.ts';
 import type { File, Kvm, PfnCache, PlainFile, Vcpu } from './objects.ts';
-import { Syscalls, type FileOperation, type Sharing, type StatField } from './syscalls.ts';
+import { Syscalls, type FileOperation, type PinnedBy, type Sharing, type StatField } from './syscalls.ts';
 
 const DEVICE = 'kvm';
 const OTHER = 'null';
@@ -131,6 +131,7 @@ export class SimulatorMachine extends Syscalls {
       case 'vm':
       case 'gmem':
       case 'anonymous':
+      case 'secret':
       case 'other':
         return fails('ENOTTY');
     }
@@ -214,6 +215,12 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
     machine.accessUser(mapping, offset, undefined),
   'host.store': (machine, args: { mapping: Label; offset: bigint; value: bigint }) =>
     machine.accessUser(args.mapping, args.offset, args.value),
+  'mem.secret': (machine, { mapping, length }: { mapping: Label; length: bigint }) =>
+    outcomeOf(machine.mapSecret(mapping, length)),
+  'gup.read': (machine, args: { mapping: Label; offset: bigint; via: PinnedBy }) =>
+    machine.accessPinned(args.mapping, args.offset, args.via, undefined),
+  'gup.write': (machine, args: { mapping: Label; offset: bigint; via: PinnedBy; value: bigint }) =>
+    machine.accessPinned(args.mapping, args.offset, args.via, args.value),
   'attributes.set': (machine, args: MemoryAttributes & { vm: Label }) =>
     machine.withVm(args.vm, (kvm) => {
       if (!machine.config.machine.memoryAttributes) return fails('ENOTTY');
@@ -255,6 +262,8 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
     }),
   'guest.walk': (machine, args: { vcpu: Label; cr3: bigint; gva: bigint; access: 'read' | 'write' }) =>
     machine.withVcpu(args.vcpu, (vcpu) => machine.kvmTranslate(vcpu, args.cr3, args.gva, args.access === 'write')),
+  'guest.clock': (machine, args: { vcpu: Label; gpa: bigint; mapping: Label; offset: bigint }) =>
+    machine.withVcpu(args.vcpu, (vcpu) => machine.guestClock(vcpu, args.gpa, args.mapping, args.offset)),
   'guest.mmio': (machine, { vcpu: label, rip, gpa }: { vcpu: Label; rip: bigint; gpa: bigint }) =>
     machine.withVcpu(label, (vcpu) => machine.guestMmio(vcpu, rip, gpa)),
   'kernel.load': (machine, args: { fd: Label; page: bigint; cpu: string; mode: 'architectural' | 'speculative' }) =>

@@ -30,6 +30,8 @@ export abstract class Mm extends Files {
     this.mapArena();
   }
 
+  /** Whether get_user_pages() gives out no page of the inode, though the process has them. */
+  abstract gupRefuses(inode: Inode): boolean;
   /** A fault handler of the mapped file: up to `max` pages, with a reference. */
   protected abstract faultUserMapping(vma: Vma, page: number, max: number): Folio | VmFault;
   /** include/linux/mmu_notifier.h, in virtual pages. */
@@ -101,7 +103,15 @@ export abstract class Mm extends Files {
     return undefined;
   }
 
-  /** mm/gup.c: get_user_pages(): what is behind a virtual page, with a reference; undefined where nothing is mapped. */
+  /** mm/gup.c: get_user_pages(): as below, but for mappings that are nobody's affair but the process's. */
+  getUserPages(page: number, max: number): Folio | VmFault | undefined {
+    // check_vma_flags()
+    const file = this.vmaLookup(page)?.file;
+    const isRefused = file !== undefined && (file.kind === 'secret' || this.gupRefuses(file.inode));
+    return isRefused ? 'VM_FAULT_SIGBUS' : this.getUserPage(page, max);
+  }
+
+  /** What a process has behind a virtual page, with a reference; undefined where nothing is mapped. */
   getUserPage(page: number, max: number): Folio | VmFault | undefined {
     return this.withMappings(() => {
       const vma = this.vmaLookup(page);
@@ -120,7 +130,8 @@ export abstract class Mm extends Files {
       return { frame: page + run.value, count: Math.min(max, run.end - page) };
     }
     const hole = vma.ptes.nextFilled(page, vma.pages) - page;
-    const folio = this.faultUserMapping(vma, page, Math.min(max, hole));
+    const most = Math.min(max, hole);
+    const folio = vma.file.kind === 'secret' ? this.secretmemFault(vma, page) : this.faultUserMapping(vma, page, most);
     if (typeof folio === 'string') return folio;
     // __do_fault()
     if (this.poisoned.has(folio.frame)) {
@@ -129,6 +140,22 @@ export abstract class Mm extends Files {
     }
     this.setPtes(vma, page, folio);
     this.folioPut(folio);
+    return folio;
+  }
+
+  /** mm/secretmem.c: secretmem_fault(). No mapping is longer than its file. */
+  private secretmemFault({ file: { inode }, pgoff }: Vma, page: number): Folio {
+    const index = pgoff + page;
+    const run = inode.pageCache.find(index);
+    if (run !== undefined) {
+      const folio = { frame: index + run.value.delta, count: 1 };
+      this.folioGet(folio);
+      return folio;
+    }
+    const folio = this.allocFrames(1);
+    this.clearHighpage(folio);
+    this.filemapAddFolio(inode, index, folio);
+    this.noteFirstTouch(inode, index, folio);
     return folio;
   }
 

@@ -44,9 +44,9 @@ export interface GmemFile extends AnyFile {
   readonly birthVm: Label;
 }
 
-/** Shared anonymous memory, which the kernel keeps in a file of its own. */
+/** Shared anonymous memory, or secret memory, which the kernel keeps in a file of its own. */
 export interface AnonymousFile extends AnyFile {
-  readonly kind: 'anonymous';
+  readonly kind: 'anonymous' | 'secret';
   readonly inode: Inode;
 }
 

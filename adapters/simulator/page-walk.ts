@@ -56,12 +56,17 @@ export abstract class PageWalk extends GuestMemory {
     for (const [index, level] of LEVELS.entries()) {
       const offset = ((gva >> BigInt(3 + 9 * level)) & 511n) * 8n;
       const entry = this.readEntry(vcpu, table + offset, caches[index] as PfnCache);
-      if (entry === undefined || (entry.pte & PRESENT) === 0n) return 'fault';
+      if (entry === undefined || (entry.pte & PRESENT) === 0n || this.isRsvdBitsSet(entry.pte)) return 'fault';
       writable &&= (entry.pte & WRITABLE) !== 0n;
       table = entry.pte & FRAME;
       entries.push(entry);
     }
     return write && !writable ? 'fault' : entries;
+  }
+
+  /** FNAME(is_rsvd_bits_set)(), of address bits that the vCPU does not have. */
+  private isRsvdBitsSet(pte: bigint): boolean {
+    return (pte & FRAME) >> BigInt(this.config.machine.vcpuPhysicalBits) !== 0n;
   }
 
   private readEntry(vcpu: Vcpu, gpa: bigint, cache: PfnCache): Entry | undefined {

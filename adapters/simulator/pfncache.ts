@@ -176,8 +176,7 @@ export abstract class PfnCaches extends Faults {
 
   /** hva_to_pfn(), with FOLL_WRITE. GUP refuses mappings of files that are not in the direct map. */
   hvaToPfn(page: number | undefined): Folio | undefined {
-    if (page === undefined || this.gupRefusesAt(page)) return undefined;
-    const folio = this.getUserPage(page, 1);
+    const folio = page === undefined ? undefined : this.getUserPages(page, 1);
     return typeof folio === 'string' ? undefined : folio;
   }
 

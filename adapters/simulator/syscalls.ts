@@ -14,7 +14,7 @@ import {
 import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
 import type { Label } from '../../model/core/state.ts';
 import { Vms } from './vms.ts';
-import type { File } from './objects.ts';
+import type { AnonymousFile, File, Vcpu } from './objects.ts';
 
 /** FALLOC_FL_MODE_MASK: at most one of these may be set. */
 const FALLOC_MODES: ReadonlySet<bigint> = new Set([
@@ -29,11 +29,16 @@ const FALLOC_MODES: ReadonlySet<bigint> = new Set([
 /** Modes that FALLOC_FL_KEEP_SIZE makes no sense with. */
 const FALLOC_RESIZING = FALLOC.COLLAPSE_RANGE | FALLOC.INSERT_RANGE | FALLOC.WRITE_ZEROES;
 
+/** struct pvclock_vcpu_time_info, of which the version is what is looked at. */
+const TIME_BYTES = 32n;
+const TIME = 2n;
+
 const SIGSEGV: Outcome = { kind: 'signal', signal: 'SIGSEGV' };
 const SIGBUS: Outcome = { kind: 'signal', signal: 'SIGBUS' };
 
 export type FileOperation = 'read' | 'write' | 'pread' | 'pwrite';
 export type StatField = 'size' | 'mode' | 'blocks';
+export type PinnedBy = 'process-vm' | 'splice' | 'mem';
 export type Sharing = 'shared' | 'private' | 'validate';
 
 export abstract class Syscalls extends Vms {
@@ -117,6 +122,19 @@ export abstract class Syscalls extends Vms {
     return this.mmapRegion(label, file, toPages(offset), toPages(length)) === undefined ? 'ENOMEM' : undefined;
   }
 
+  /** memfd_secret(), ftruncate(), mmap(), close(). */
+  mapSecret(label: Label, length: bigint): Errno | undefined {
+    if (!this.config.machine.secretMemory) return 'ENOSYS';
+    const pages = toPages((length + PAGE_MASK) & ~PAGE_MASK);
+    this.lock(this.mmapLock);
+    const inode = this.newInode(label, pages, 0n);
+    const file = this.files.allocate<AnonymousFile>((address) => ({ address, kind: 'secret', label, count: 1, inode }));
+    const vma = this.mmapRegion(label, file, 0, pages);
+    this.unlock(this.mmapLock);
+    this.fput(file);
+    return vma === undefined ? 'ENOMEM' : undefined;
+  }
+
   /** munmap(). Of what is not mapped, there is nothing to unmap. */
   munmapLabel(label: Label): void {
     this.lock(this.mmapLock);
@@ -136,5 +154,34 @@ export abstract class Syscalls extends Vms {
       if (folio === 'VM_FAULT_OOM') folio = this.handleMmFault(vma, page, 1);
       return typeof folio === 'string' ? SIGBUS : this.accessFrame(folio.frame, offset, value);
     });
+  }
+
+  /** process_vm_rw(), vmsplice_to_pipe() and a read of the pipe, mem_rw(): by way of get_user_pages(). */
+  accessPinned(label: Label, offset: bigint, by: PinnedBy, value: bigint | undefined): Outcome {
+    if (by === 'process-vm' && !this.config.machine.processVm) return fails('ENOSYS');
+    const vma = this.vmas.get(label);
+    const page = toPages(offset);
+    const folio = vma === undefined || page >= vma.pages ? undefined : this.getUserPages(vma.start + page, 1);
+    // __access_remote_vm() tells how much it has copied, and not what kept it from more.
+    if (folio === undefined || typeof folio === 'string') return fails(by === 'mem' ? 'EIO' : 'EFAULT');
+    const outcome = this.accessFrame(folio.frame, offset, value);
+    this.folioPut(folio);
+    return outcome;
+  }
+
+  /** A vCPU runs with its clock at the address: kvm_write_system_time(), kvm_setup_guest_pvclock(). Whether the host sees it. */
+  guestClock(vcpu: Vcpu, gpa: bigint, label: Label, offset: bigint): Outcome {
+    this.clearTime(label, offset);
+    const pvTime = this.kvmGpcInit(this.kvms.at(vcpu.kvm), '');
+    this.kvmGpcActivate(pvTime, gpa, TIME_BYTES);
+    if (pvTime.active) this.accessCache(pvTime, TIME);
+    this.kvmGpcDeactivate(pvTime);
+    const seen = this.accessUser(label, offset, undefined);
+    this.clearTime(label, offset);
+    return ok(seen.kind === 'ok' && seen.value !== 0n ? 1n : 0n);
+  }
+
+  private clearTime(label: Label, offset: bigint): void {
+    for (let at = offset; at < offset + TIME_BYTES; at += WORD_BYTES) this.accessUser(label, at, 0n);
   }
 }

@@ -20,6 +20,10 @@ export interface Machine {
   readonly maxVcpuIds: bigint;
   /** So many vCPUs a VM can have (KVM_CAP_MAX_VCPUS). */
   readonly maxVcpus: bigint;
+  /** memfd_secret(): CONFIG_SECRETMEM, and secretmem.enable, which is on unless told otherwise since Linux 6.5. */
+  readonly secretMemory: boolean;
+  /** process_vm_readv() and process_vm_writev(): CONFIG_CROSS_MEMORY_ATTACH. */
+  readonly processVm: boolean;
   /** Memory that a program may use. Where more would be needed the specification takes no position. */
   readonly memoryBytes: bigint;
 }
@@ -38,5 +42,7 @@ export const FULL_MACHINE: Machine = {
   userTop: 0x7fff_ffff_f000n,
   maxVcpuIds: 4096n,
   maxVcpus: 4n,
+  secretMemory: true,
+  processVm: true,
   memoryBytes: 8n << 40n,
 };

@@ -269,6 +269,8 @@ export interface Condition {
   readonly since?: string;
   readonly before?: string;
   readonly feature?: Feature;
+  /** A proposal that must not be there. */
+  readonly without?: Feature;
   readonly realm?: Realm | readonly Realm[];
 }
 
@@ -290,6 +292,7 @@ export function holdsIn(
   if (condition.realm !== undefined && !_.castArray(condition.realm).includes(realmOf(profile))) return false;
   if (condition.since !== undefined && compareRelease(profile, condition.since) < 0) return false;
   if (condition.before !== undefined && compareRelease(profile, condition.before) >= 0) return false;
+  if (condition.without !== undefined && profile.features.includes(condition.without)) return false;
   return condition.feature === undefined || profile.features.includes(condition.feature);
 }
 
@@ -306,6 +309,7 @@ export function printCondition(condition: Condition | undefined): string {
   if (condition.since !== undefined) parts.push(`since ${condition.since}`);
   if (condition.before !== undefined) parts.push(`before ${condition.before}`);
   if (condition.feature !== undefined) parts.push(`with ${condition.feature}`);
+  if (condition.without !== undefined) parts.push(`without ${condition.without}`);
   if (condition.realm !== undefined) parts.push(`about ${_.castArray(condition.realm).join(' or ')}`);
   return parts.join(', ');
 }

@@ -68,11 +68,11 @@ export interface GmemFile {
 
 export type PageWords = ReadonlyMap<number, bigint>;
 
-/** Memory: a guest_memfd inode, or the anonymous arena of the host process. */
+/** Memory: a guest_memfd inode, the anonymous arena of the host process, or secret memory of it. */
 export interface Inode {
-  readonly kind: 'gmem' | 'anonymous';
+  readonly kind: 'gmem' | 'anonymous' | 'secret';
   readonly pages: number;
-  /** Flags of KVM_CREATE_GUEST_MEMFD; zero for the arena. */
+  /** Flags of KVM_CREATE_GUEST_MEMFD; zero for others. */
   readonly flags: bigint;
   /** Pages that hold a folio. */
   readonly resident: RangeSet;
@@ -86,7 +86,7 @@ export interface Inode {
 
 export interface Mapping {
   readonly inode: Label;
-  /** The file that the mapping keeps open; undefined for the arena. */
+  /** The guest memory file that the mapping keeps open. */
   readonly file: Label | undefined;
   readonly firstPage: number;
   readonly pages: number;

@@ -31,7 +31,7 @@ export interface GuestWalk {
 }
 
 /** Why there is no translation, or why the specification does not say. */
-type End = 'no-table' | 'table-kept' | 'not-present' | 'not-writable' | 'large-page' | 'unknown-memory' | 'very-high';
+type End = 'no-table' | 'table-kept' | 'not-present' | 'reserved' | 'not-writable' | 'large-page' | 'unknown-memory';
 
 interface Walked {
   readonly end: End | 'translated';
@@ -53,7 +53,6 @@ export const walk = rememberLast(({ vcpu, cr3, gva, access }: GuestWalk, before:
   let isWritable = true;
   const stop = (end: End): Walked => ({ end, state, gpa: INVALID_GPA });
   for (const level of LEVELS) {
-    if (bytes(table) >= guestTop(state)) return stop('very-high');
     const found = reach(state, vm, table, false);
     if (!isFound(found)) return stop(isSilent(found) ? 'unknown-memory' : 'no-table');
     const { inode, page, slot } = found;
@@ -65,6 +64,7 @@ export const walk = rememberLast(({ vcpu, cr3, gva, access }: GuestWalk, before:
     const entry = readWord(state, place);
     if ((entry & PTE.PRESENT) === 0n) return stop('not-present');
     if (level > 1n && (entry & PTE.PAGE_SIZE) !== 0n) return stop('large-page');
+    if (bytes(frameOf(entry)) >= guestTop(state)) return stop('reserved');
     entries.push({ place, canBeMarked: (slot.flags & KVM_MEM.READONLY) === 0n });
     isWritable &&= (entry & PTE.WRITABLE) !== 0n;
     table = frameOf(entry);
@@ -94,14 +94,15 @@ export function chooseGuestWord(random: Random, state: State, { vcpu, gpa }: Kvm
   return (frame & FRAME_MASK) | flags;
 }
 
-/** A frame of the VM whose first word is an entry that is present, or any. */
+/** A frame of the VM whose first word is an entry that is present and shows a page or a table, or any frame. */
 export function chooseTable(random: Random, state: State, vm: Label): number {
   const tables: number[] = [];
   for (const { baseGfn, pages } of known(state.vms, vm).slots.values())
     for (let gfn = baseGfn; gfn < baseGfn + Math.min(pages, 4); gfn++) {
       const found = reach(state, vm, gfn, false);
       if (!isFound(found) || !has(known(state.inodes, found.inode).resident, found.page)) continue;
-      if ((readWord(state, { inode: found.inode, page: found.page, word: 0 }) & PTE.PRESENT) !== 0n) tables.push(gfn);
+      const entry = readWord(state, { inode: found.inode, page: found.page, word: 0 });
+      if ((entry & (PTE.PRESENT | PTE.PAGE_SIZE)) === PTE.PRESENT) tables.push(gfn);
     }
   return tables.length === 0 || random.below(6) === 0 ? chooseFrame(random, state, vm) : pick(random, tables);
 }

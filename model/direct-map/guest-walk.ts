@@ -1,11 +1,12 @@
 import { PAGE_SHIFT } from '../core/abi.ts';
 import { choice, fd, u64 } from '../core/domain.ts';
+import { holdsIn } from '../core/profile.ts';
 import { pick } from '../core/random.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd } from '../gmem/choose.ts';
 import { mayFailWithin } from '../gmem/direct-map-fault.ts';
-import { vmOfVcpu } from '../gmem/guest-fault.ts';
+import { guestTop, vmOfVcpu } from '../gmem/guest-fault.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
 import { chooseTable, walk } from './guest-tables.ts';
 
@@ -13,11 +14,7 @@ const domains = { vcpu: fd('vcpu'), cr3: u64(), gva: u64(), access: choice('read
 
 type GuestWalk = ArgsOf<typeof domains>;
 
-const silent = (
-  end: 'very-high' | 'large-page' | 'unknown-memory',
-  unmodelled: string,
-  when: string,
-): Guard<GuestWalk> => ({
+const silent = (end: 'large-page' | 'unknown-memory', unmodelled: string, when: string): Guard<GuestWalk> => ({
   id: `guest.walk/${end}`,
   group: 'walk',
   unmodelled,
@@ -45,7 +42,6 @@ export const guestWalk = defineTransition({
   does: '`walk_addr_generic()` of four levels from `cr3` for the address `gva`, by a supervisor with CR0.WP set: KVM_TRANSLATE where `access` is read',
   tells: 'the guest physical address, or 2^64 − 1 where there is no translation',
   source: 'arch/x86/kvm/mmu/paging_tmpl.h: walk_addr_generic()',
-  only: { feature: 'direct-map' },
   args: domains,
   mayAlso: [],
   weight: 8,
@@ -53,12 +49,20 @@ export const guestWalk = defineTransition({
     { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },
     mayFailWithin<GuestWalk>('guest.walk'),
     {
-      ...silent(
-        'very-high',
-        'what a guest sees past the width of its physical addresses is up to the machine',
-        'a table lies past the machine’s guest addresses',
-      ),
-      unreachable: ({ vcpuPhysicalBits }) => (vcpuPhysicalBits === 52 ? 'no entry names more than 52 bits' : undefined),
+      id: 'guest.walk/write-by-instruction',
+      unmodelled: 'KVM_TRANSLATE only reads',
+      when: '`access` is write, which takes an instruction of the guest',
+      source: 'arch/x86/kvm/x86.c: kvm_arch_vcpu_ioctl_translate()',
+      only: { without: 'direct-map' },
+      violated: ({ access }) => access === 'write',
+      violate: (args) => ({ ...args, access: 'write' }),
+    },
+    {
+      id: 'guest.walk/very-high',
+      unmodelled: 'what a guest sees past the width of its physical addresses is up to the machine',
+      when: '`cr3` is wider than the machine’s guest addresses',
+      violated: ({ cr3 }, state) => cr3 >= guestTop(state),
+      violate: (args, state) => ({ ...args, cr3: guestTop(state) }),
     },
     silent(
       'large-page',
@@ -94,8 +98,17 @@ export const guestWalk = defineTransition({
       accept: walked,
     },
     {
+      id: 'guest.walk/reserved',
+      when: 'an entry names an address that is wider than the machine’s: there is no translation',
+      source: 'arch/x86/kvm/mmu/paging_tmpl.h: is_rsvd_bits_set()',
+      unreachable: ({ vcpuPhysicalBits }) => (vcpuPhysicalBits === 52 ? 'no entry names more than 52 bits' : undefined),
+      applies: endsIn('reserved'),
+      accept: walked,
+    },
+    {
       id: 'guest.walk/not-writable',
       when: 'the access writes, and an entry is not writable: there is no translation',
+      only: { feature: 'direct-map' },
       applies: endsIn('not-writable'),
       accept: walked,
     },
@@ -114,7 +127,7 @@ export const guestWalk = defineTransition({
       vcpu,
       cr3: bytes(chooseTable(random, state, vmOfVcpu(state, vcpu))),
       gva: indices.reduce<bigint>((gva, index) => (gva << 9n) | index, 0n) << PAGE_SHIFT,
-      access: pick(random, ['read', 'write']),
+      access: holdsIn(state.config.profile, { feature: 'direct-map' }) ? pick(random, ['read', 'write']) : 'read',
     };
   },
 });

@@ -30,6 +30,9 @@ export type Hindrance =
 export const reinserts = ({ config: { profile } }: State): boolean =>
   holdsIn(profile, { feature: 'direct-map-reinsertion' });
 
+/** Released kernels go to the host address, whatever the guest sees: also of private frames, and of GMEM_ONLY slots. */
+const isReleased = ({ config: { profile } }: State): boolean => holdsIn(profile, { without: 'direct-map' });
+
 /** Whether KVM needs the page put back into the direct map to reach it so. */
 export const isReinserted = (state: State, { inode, private: isPrivate }: Found): boolean =>
   isPrivate && isOutOfDirectMap(known(state.inodes, inode));
@@ -38,10 +41,11 @@ export function reach(state: State, vmLabel: Label, gfn: number, writes: boolean
   const vm = known(state.vms, vmLabel);
   const slot = slotAt(vm, gfn);
   if (slot === undefined) return 'no-slot';
-  if (has(vm.private, gfn)) return reinserts(state) ? gmemPage(state, slot, gfn, true) : 'private-by-address';
+  if (has(vm.private, gfn) && !isReleased(state))
+    return reinserts(state) ? gmemPage(state, slot, gfn, true) : 'private-by-address';
   if (writes && (slot.flags & KVM_MEM.READONLY) !== 0n) return 'read-only';
   const found = hostBackedPage(state, slot, gfn);
-  if (isFound(found)) return hidesGuestMemory(state, slot, gfn, found) ? 'unknown-memory' : found;
+  if (isFound(found)) return !isReleased(state) && hidesGuestMemory(state, slot, gfn, found) ? 'unknown-memory' : found;
   return found === 'host-page-missing' ? found : 'unknown-memory';
 }
 
@@ -128,7 +132,7 @@ export const HINDRANCES: readonly HindranceRow[] = [
   {
     hindrance: 'unknown-memory',
     unmodelled: 'what KVM sees there is up to the host process, to its machine checks, or not settled',
-    when: 'at the host address of the slot there is no known mapping, a page that has had a memory failure, or, behind a GMEM_ONLY slot, other memory than the guest sees',
+    when: 'at the host address of the slot there is no known mapping, a page that has had a memory failure, or, in a proposal, behind a GMEM_ONLY slot other memory than the guest sees',
     source: HVA,
   },
 ];

@@ -28,8 +28,12 @@ export const choosePage = (random: Random, pages: number): number =>
 
 export const bytes = (pages: number): bigint => BigInt(pages) * PAGE_SIZE;
 
-/** A word that tells where it was written: never zero. */
-export const chooseValue = (random: Random): bigint => BigInt(1 + random.below(0xffff));
+/** An entry of a guest's page table that shows frame 0, present and writable: a table at frame 0 then shows itself. */
+const SHOWS_FRAME_0 = 3n;
+
+/** A word that tells where it was written, never zero; or one that page tables are made of. */
+export const chooseValue = (random: Random): bigint =>
+  random.below(8) === 0 ? SHOWS_FRAME_0 : BigInt(1 + random.below(0xffff));
 
 /** Byte offset of one of few words of a page, so that loads meet stores. */
 export const chooseWordOffset = (random: Random): bigint => pick(random, [0n, 0n, 0n, 0n, 0n, 0n, 8n, 0xff8n]);

@@ -174,7 +174,10 @@ function zapTargets(
 
 /** Whether host user space may touch the pages. Source: kvm_gmem_fault_user_mapping(). */
 export const hostMayTouch = (inode: Inode): boolean =>
-  inode.kind === 'anonymous' || (inode.flags & GMEM_FLAG.INIT_SHARED) !== 0n;
+  inode.kind !== 'gmem' || (inode.flags & GMEM_FLAG.INIT_SHARED) !== 0n;
+
+/** Whether get_user_pages() does not give the pages out, though the process has them. Source: mm/gup.c: check_vma_flags(). */
+export const gupRefuses = ({ kind }: Inode): boolean => kind === 'secret';
 
 /** Removes the stage-2 entries that were made through a host mapping. Source: kvm_mmu_notifier_invalidate_range_start(). */
 export function zapHostMapping(state: State, mapping: Label): State {

@@ -157,6 +157,12 @@ const hostRows = <A extends Access>(command: string): readonly Guard<A>[] => [
     source: 'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
   },
   {
+    ...meets<A>(command, 'host-page-secret'),
+    errno: 'EFAULT',
+    when: 'the access goes to the host address of the slot, where there is secret memory: GUP refuses that, and no exit says so',
+    source: 'virt/kvm/kvm_main.c: hva_to_pfn(); mm/gup.c: check_vma_flags()',
+  },
+  {
     ...meets<A>(command, 'host-page-hidden'),
     errno: 'EFAULT',
     when: 'the access goes to the host address of the slot, and that page is out of the direct map: GUP does not give it away',

@@ -7,19 +7,22 @@ import { add, assign, has, intersects, remove } from '../core/ranges.ts';
 import { GUARD_PAGES, known, openAs, withVm } from '../core/state.ts';
 import type { Label, Slot, StageTwoTarget, State, Vm } from '../core/state.ts';
 import type { Refusal } from '../core/transition.ts';
-import { hostMayTouch, isOutOfDirectMap, touchMapping, usePages } from './content.ts';
+import { gupRefuses, hostMayTouch, isOutOfDirectMap, touchMapping, usePages } from './content.ts';
+import { withoutSecretMemory } from './mem-secret.ts';
 import { hostPage, isHostPoisoned, slotAt } from './slots.ts';
 import { withoutPrivateMemory } from './vm-create.ts';
 
 type GmemObstacle = 'private-without-gmem' | 'file-gone' | 'poisoned';
-type HostObstacle = 'host-address-unknown' | 'host-page-missing' | 'host-page-poisoned' | 'host-page-hidden';
+type HostObstacle =
+  'host-address-unknown' | 'host-page-missing' | 'host-page-poisoned' | 'host-page-secret' | 'host-page-hidden';
 
 /** Why a guest frame cannot be mapped, in the order in which the kernel finds out. */
 export type Obstacle = 'private-without-slot' | 'no-slot' | GmemObstacle | HostObstacle;
 
-/** On which machines and targets an obstacle cannot be met. */
+/** In which profiles, and on which machines and targets, an obstacle cannot be met. */
 export const limitsOf = (obstacle: Obstacle): Pick<Refusal<never>, 'unreachable' | 'requires' | 'only'> => ({
   ...(obstacle.startsWith('private-') && { unreachable: withoutPrivateMemory }),
+  ...(obstacle === 'host-page-secret' && { unreachable: withoutSecretMemory, only: { without: 'direct-map' } }),
   ...(obstacle.endsWith('poisoned') && { requires: 'memory-failure' }),
   ...(obstacle.endsWith('hidden') && { only: { feature: 'direct-map-host-address' } }),
 });
@@ -54,8 +57,12 @@ export function gmemPage(state: State, slot: Slot, gfn: number, isPrivate: boole
   return has(known(state.inodes, inode).poisoned, page) ? 'poisoned' : { inode, page, private: isPrivate, slot };
 }
 
-/** The page that lies at the host address of a slot. */
-export function hostBackedPage(state: State, slot: Slot, gfn: number): Found | HostObstacle {
+/** The page that the process has at the host address of a slot; whether KVM may have it for the guest, GUP says. */
+export function hostBackedPage(
+  state: State,
+  slot: Slot,
+  gfn: number,
+): Found | Exclude<HostObstacle, 'host-page-secret'> {
   const at = hostPage(state, slot.hva.base, toPages(slot.hva.offset) + gfn - slot.baseGfn);
   if (at === 'unknown') return 'host-address-unknown';
   if (at === 'nothing') return 'host-page-missing';
@@ -73,8 +80,11 @@ export function resolveGfn(state: State, vmLabel: Label, gfn: number): Found | O
   if (slot === undefined) return isPrivate ? 'private-without-slot' : 'no-slot';
   if (usesGmem(slot, isPrivate)) return gmemPage(state, slot, gfn, isPrivate);
   const found = hostBackedPage(state, slot, gfn);
+  if (!isFound(found)) return found;
+  const inode = known(state.inodes, found.inode);
   // What KVM copies from a host address it can have; what it maps comes from GUP, which gives no such page away.
-  return isFound(found) && isOutOfDirectMap(known(state.inodes, found.inode)) ? 'host-page-hidden' : found;
+  if (gupRefuses(inode)) return 'host-page-secret';
+  return isOutOfDirectMap(inode) ? 'host-page-hidden' : found;
 }
 
 /** Whether the frame is guest memory although the host address of its slot shows other memory, which could be had. */
@@ -164,6 +174,8 @@ function mayOccur(state: State, vm: Vm, wanted: Obstacle): boolean {
         [...state.inodes.values()].some(({ poisoned }) => poisoned.length > 0) ||
         [...state.mappings.values()].some(({ poisonEntries }) => poisonEntries.length > 0)
       );
+    case 'host-page-secret':
+      return [...state.inodes.values()].some(gupRefuses);
     case 'host-page-hidden':
       return [...state.inodes.values()].some(isOutOfDirectMap);
     case 'no-slot':

@@ -26,12 +26,14 @@ export const memUnmap = defineTransition({
       id: 'mem.unmap/unmapped',
       when: 'the label is mapped',
       accept: (args, state) => {
-        const { file, pages } = known(state.mappings, args.mapping);
+        const { file, pages, inode } = known(state.mappings, args.mapping);
         const zapped = zapHostMapping(state, args.mapping);
         const after = {
           ...zapped,
           mappings: withoutEntry(zapped.mappings, args.mapping),
           unmapped: withEntry(zapped.unmapped, args.mapping, pages),
+          // The mapping is all that keeps secret memory.
+          inodes: known(state.inodes, inode).kind === 'secret' ? withoutEntry(zapped.inodes, inode) : zapped.inodes,
         };
         return { state: file === undefined ? after : dropFile(after, file) };
       },

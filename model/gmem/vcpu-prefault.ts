@@ -186,6 +186,12 @@ export const vcpuPrefault = defineTransition({
       'arch/x86/kvm/mmu/mmu.c: kvm_handle_error_pfn()',
     ),
     obstacle(
+      'host-page-secret',
+      'EFAULT',
+      'the first frame shows host memory that is secret, which GUP refuses',
+      'virt/kvm/kvm_main.c: hva_to_pfn(); mm/gup.c: check_vma_flags()',
+    ),
+    obstacle(
       'host-page-hidden',
       'EFAULT',
       'the first frame shows host memory that is out of the direct map, which GUP does not give away',
