@@ -49,7 +49,9 @@ describe.each(PROFILES.map(({ id }) => id))('generated programs of %s', (profile
   it('have a length from one to the most that was asked for', () => {
     const lengths = programs.map(({ commands }) => commands.length);
     expect(Math.min(...lengths)).toBeLessThan(5);
-    expect(Math.max(...lengths)).toBe(40);
+    // A program ends where the specification is silent.
+    expect(Math.max(...lengths)).toBeGreaterThan(35);
+    expect(Math.max(...lengths)).toBeLessThanOrEqual(40);
   });
 
   it('come with what the specification expects, and end where it is silent', () => {

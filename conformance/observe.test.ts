@@ -46,6 +46,13 @@ const lying =
   () =>
     observed as readonly Observed[];
 
+/** Right, and then more. */
+const adding = (...more: readonly Observed[]): Target['execute'] =>
+  function* (asked, profile) {
+    yield* reference.execute(asked, profile) as Iterable<Observed>;
+    yield* more;
+  };
+
 const HOSTILE: readonly (readonly [string, Target['execute'], string])[] = [
   ['throws at once', throwing, 'the target failed: Error: no such device'],
   ['rejects', () => Promise.reject(boom), 'the target failed: Error: no such device'],
@@ -57,7 +64,7 @@ const HOSTILE: readonly (readonly [string, Target['execute'], string])[] = [
   ['returns nothing', (() => undefined) as unknown as Target['execute'], 'the target failed: TypeError'],
   ['promises nothing', (async () => undefined) as unknown as Target['execute'], 'the target failed: TypeError'],
   ['says too little', then(() => undefined), 'gone'],
-  ['says too much', lying(...Array<Observed>(99).fill({ outcome: ok() })), 'observed more than it was asked to do'],
+  ['says too much', adding(...Array<Observed>(99).fill({ outcome: ok() })), 'observed more than it was asked to do'],
   ['observes undefined', lying(undefined), "the target's observation 1 is none"],
   ['observes null', lying(null), "the target's observation 1 is none"],
   ['has no outcome', lying({ outcome: undefined }), "the target's observation 1 is none"],

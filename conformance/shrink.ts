@@ -8,7 +8,7 @@ import { PAGE_MASK, PAGE_SIZE } from '../model/core/abi.ts';
 import { REWRITES } from '../model/catalogue.ts';
 import { parseLabel, type ArgValue, type Domain } from '../model/core/domain.ts';
 import type { Random } from '../model/core/random.ts';
-import { createdLabels, printCommand, renameLabels, type Program } from '../model/core/program.ts';
+import { createdLabels, renameLabels, type Program } from '../model/core/program.ts';
 import {
   argumentsOf,
   sharedArguments,
@@ -96,7 +96,10 @@ export function* candidates(specification: Specification, program: Program): Ite
     for (const candidate of pass(specification, program)) if (order.isSmaller(candidate, program)) yield candidate;
 }
 
-/** Programs by length, then by the length of their text, then by the text itself. */
+/**
+ * Programs by length, then by the length of their text, then by the text itself, where a word of a choice counts by its
+ * place: what a domain gives as simpler is smaller, whatever the words are.
+ */
 export class Order {
   readonly #specification: Specification;
   readonly #lines = new WeakMap<AnyCommand, string>();
@@ -107,8 +110,16 @@ export class Order {
 
   #line(command: AnyCommand): string {
     let line = this.#lines.get(command);
-    if (line === undefined) this.#lines.set(command, (line = printCommand(this.#specification, command)));
+    if (line === undefined) this.#lines.set(command, (line = this.#print(command)));
     return line;
+  }
+
+  #print({ name, args }: AnyCommand): string {
+    const parts = argumentsOf(this.#specification.transition(name)).map(([argument, domain]) => {
+      const value = args[argument] as ArgValue;
+      return `${argument}=${domain.words?.indexOf(value as string) ?? domain.print(value)}`;
+    });
+    return [name, ...parts].join(' ');
   }
 
   text(program: Program): string {

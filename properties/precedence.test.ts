@@ -56,7 +56,7 @@ const IMPOSSIBLE: readonly (readonly [RegExp, string])[] = [
   [/^mem\.map\/empty > very-long$/, ONE_LENGTH],
   [/^attributes\.set\/empty > more-than-memory$/, ONE_LENGTH],
   [
-    /^vcpu\.prefault\/(empty-or-wraps|private-without-\w+|no-slot|file-gone|poisoned|host-page-missing) > (runs-into-|more-)/,
+    /^vcpu\.prefault\/(empty-or-wraps|private-without-\w+|no-slot|file-gone|poisoned|host-page-\w+) > (runs-into-|more-)/,
     NO_LATER_FRAME,
   ],
   [/^guest\.\w+\/beyond-guest-physical > (?!private-without-slot|no-slot)/, NO_SLOT_THERE],
@@ -76,7 +76,7 @@ const RARE: readonly RegExp[] = [
   // was remembered as MMIO has to come before anything is mapped there.
   /^guest\.\w+\/mmio-remembered > (?!private-without-slot)/,
   /^gmem\.fallocate\/(two-operations|overflow) > more-than-memory$/,
-  /^vcpu\.prefault\/beyond-guest-physical > (private-without-gmem|file-gone|poisoned|host-page-missing)$/,
+  /^vcpu\.prefault\/beyond-guest-physical > (private-without-gmem|file-gone|poisoned|host-page-\w+)$/,
 ];
 
 const isImpossible = (key: string): boolean => IMPOSSIBLE.some(([pattern]) => pattern.test(key));

@@ -37,8 +37,8 @@ const blind: Target = {
     })),
 };
 
-const campaignOn = (target: Target): Promise<Campaign> =>
-  runCampaign(specification, target, { seed: 7, runs: 300, maxCommands: 30 });
+const campaignOn = (target: Target, runs = 300): Promise<Campaign> =>
+  runCampaign(specification, target, { seed: 7, runs, maxCommands: 30 });
 const toReport = (campaign: Campaign, target: Target): Report =>
   reportOf(campaign, { specification, target, seed: 7, version: '1.2.3' });
 
@@ -49,7 +49,8 @@ let failed: Report;
 let passed: Report;
 let unseen: Report;
 beforeAll(async () => {
-  const campaign = await campaignOn(wrong);
+  // It ends as soon as the target fails.
+  const campaign = await campaignOn(wrong, 15_000);
   const rerun = await runStepwise({ specification, target: wrong }, campaign.failure?.program ?? []);
   failed = reportOf(campaign, { specification, target: wrong, seed: 7, version: '1.2.3', rerun });
   passed = toReport(await campaignOn(referenceTarget()), referenceTarget());

@@ -10,7 +10,7 @@ import { SmallFastRandom } from '../../conformance/random.ts';
 import { CATALOGUE } from '../../model/catalogue.ts';
 import { parseProgram, type Program } from '../../model/core/program.ts';
 import { Specification } from '../../model/core/specification.ts';
-import { commonScenarioNames } from '../../properties/support.ts';
+import { scenarioNamesFor, specify } from '../../properties/support.ts';
 import { scenarioText } from '../../scenarios/library.ts';
 import { printC, type Reproducer } from './c-source.ts';
 import { compilerCommand } from './compile.ts';
@@ -84,7 +84,7 @@ const where = unavailable === undefined ? 'on this kernel' : `on this kernel, sk
     for (const program of programs()) await expectSameVerdict(program);
   });
 
-  it.each(commonScenarioNames())('comes to the same verdict as the agent for %s', async (name) => {
+  it.each(scenarioNamesFor(specify('linux-6.18')))('comes to the same verdict as the agent for %s', async (name) => {
     const { program } = parseProgram(specification, scenarioText(name));
     try {
       await expectSameVerdict(program);
