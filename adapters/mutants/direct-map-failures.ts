@@ -60,7 +60,7 @@ export const DIRECT_MAP_FAILURES: readonly Fault[] = [
   {
     id: 'guest-fault-ignores-failed-removal',
     profile: 'direct-map-v12',
-    shortest: 7,
+    shortest: 6,
     fault:
       'looks whether a page could leave the direct map where the host faults it in, and not where a guest does (v9)',
     machine: class extends SimulatorMachine {

@@ -304,7 +304,7 @@ const directMap: readonly Fault[] = [
   },
   {
     id: 'user-fault-leaves-page-present',
-    shortest: 5,
+    shortest: 4,
     profile: 'direct-map-v12',
     fault: 'zaps a page that a guest uses, and not one that the host maps',
     machine: class extends SimulatorMachine {
