@@ -1,5 +1,5 @@
-import { concession, holdsIn, type Profile } from '../model/core/profile.ts';
-import { INVARIANTS, type Invariant } from '../model/invariants/index.ts';
+import { concession, type Profile } from '../model/core/profile.ts';
+import { INVARIANTS, isAbout, type Invariant } from '../model/invariants/index.ts';
 import { SECRECY } from './secret.ts';
 
 export type InvariantSentence = Pick<Invariant, 'id' | 'sentence' | 'source' | 'only'>;
@@ -9,7 +9,7 @@ export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...IN
 
 /** Those that speak of what there is in the profile. */
 export const sentencesAbout = (profile: Profile): typeof ALL_INVARIANTS =>
-  ALL_INVARIANTS.filter(({ only }) => holdsIn(profile, only));
+  ALL_INVARIANTS.filter((each) => isAbout(profile, each));
 
 /** Those of them that its design does not concede. */
 export const sentencesOf = (profile: Profile): typeof ALL_INVARIANTS =>

@@ -111,7 +111,10 @@ function isObserved(observed: Observed | undefined): boolean {
       return isOneOf(outcome.to, ['task', 'vmm']) && isOneOf(outcome.code, ['AR', 'AO', 'none']);
     case 'hypercall':
       return (
-        typeof outcome.gpa === 'bigint' && typeof outcome.pages === 'bigint' && typeof outcome.private === 'boolean'
+        typeof outcome.gpa === 'bigint' &&
+        typeof outcome.pages === 'bigint' &&
+        typeof outcome.private === 'boolean' &&
+        (outcome.attributes === undefined || typeof outcome.attributes === 'bigint')
       );
     case 'status':
       return typeof outcome.status === 'string' && (outcome.gpa === undefined || typeof outcome.gpa === 'bigint');

@@ -38,6 +38,28 @@ import { slotSet } from './gmem/slot-set.ts';
 import { vcpuCreate } from './gmem/vcpu-create.ts';
 import { vcpuPrefault } from './gmem/vcpu-prefault.ts';
 import { vmCreate } from './gmem/vm-create.ts';
+import { hypercallCall, hypercallReturn } from './sev/hypercall-call.ts';
+import {
+  hypercallAlternatives,
+  hypercallClose,
+  hypercallExits,
+  hypercallGuest,
+  hypercallQuirk,
+} from './sev/hypercall-life.ts';
+import { sevBind, sevCloseFile, sevFileCreate, sevLink } from './sev/key-files.ts';
+import { sevLoad, sevStore } from './sev/key-guest.ts';
+import {
+  sevGuestStatus,
+  sevLaunchFinish,
+  sevLaunchMeasure,
+  sevLaunchStart,
+  sevLaunchUpdateData,
+  sevLaunchUpdateVmsa,
+} from './sev/key-launch.ts';
+import { sevClose, sevFirmwareFails, sevInit, sevVcpu, sevVmCreate } from './sev/key-life.ts';
+import { sevRegionAdd, sevRegionDrop } from './sev/key-regions.ts';
+import { sevCopy, sevMove } from './sev/key-sharing.ts';
+import { sevSnpStart } from './sev/key-snp.ts';
 import { statusAnnounce, statusFlood } from './sev/status-announce.ts';
 import { statusDonate, statusScribble } from './sev/status-donation.ts';
 import { statusDamage, statusLoad, statusSave } from './sev/status-image.ts';
@@ -139,6 +161,30 @@ export const SYSTEMS = {
     coreStop,
     cacheEvict,
   ],
+  'keys of SEV': [
+    sevVmCreate,
+    sevInit,
+    sevVcpu,
+    sevLaunchStart,
+    sevLaunchUpdateData,
+    sevLaunchUpdateVmsa,
+    sevLaunchMeasure,
+    sevLaunchFinish,
+    sevGuestStatus,
+    sevSnpStart,
+    sevCopy,
+    sevMove,
+    sevRegionAdd,
+    sevRegionDrop,
+    sevStore,
+    sevLoad,
+    sevClose,
+    sevFirmwareFails,
+    sevFileCreate,
+    sevLink,
+    sevBind,
+    sevCloseFile,
+  ],
   'page-encryption status': [
     statusCreate,
     statusEnable,
@@ -156,6 +202,15 @@ export const SYSTEMS = {
     statusDonate,
     statusScribble,
     statusDestroy,
+  ],
+  'the hypercall instruction': [
+    hypercallGuest,
+    hypercallExits,
+    hypercallQuirk,
+    hypercallAlternatives,
+    hypercallCall,
+    hypercallReturn,
+    hypercallClose,
   ],
 } as const;
 

@@ -23,6 +23,7 @@ import { absentPages, sharesOf } from './direct-map/presence.ts';
 import { isOutOfDirectMap } from './gmem/content.ts';
 import { stuckPages } from './gmem/direct-map-fault.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
+import { keyFacts } from './sev/key-facts.ts';
 import { statusFacts } from './sev/status-facts.ts';
 import { tdFacts } from './tdx/facts.ts';
 
@@ -64,6 +65,15 @@ export function factsOfState(state: State): Facts {
       return tdFacts(state);
     case 'page-status':
       return statusFacts(state);
+    case 'sev':
+      return keyFacts(state);
+    case 'hypercall':
+      return {
+        hypercalls: Array.from(state.hypercall.guests, ([guest, { pending }]) => ({
+          guest,
+          pending: pending !== undefined,
+        })),
+      };
     case 'mc':
       return {};
     case 'guest-memory':

@@ -31,6 +31,10 @@ export const GUEST_MEMORY = idsOf('guest-memory');
 export const TD = idsOf('td');
 /** Profiles about guests that announce which pages they share. */
 export const PAGE_STATUS = idsOf('page-status');
+/** Profiles about keys of SEV. */
+export const SEV = idsOf('sev');
+/** Profiles about the instruction by which they do. */
+export const HYPERCALL = idsOf('hypercall');
 
 /** Profiles whose design keeps every invariant; properties/designs.ts has the others. */
 export const SIMULATED = GUEST_MEMORY.filter((id) => !/^direct-map-(rfc-v1|v1[23])$/.test(id));

@@ -49,6 +49,10 @@ function sample(name: string, domain: Domain): string {
       return 'td0';
     case 'guest':
       return 'guest0';
+    case 'vm':
+      return name === 'vm' ? 'vm0' : 'vm1';
+    case 'file':
+      return 'file0';
     case 'image':
       return 'image0';
     case 'fresh':

@@ -1,6 +1,6 @@
 /** docs/tdx-designs.md: what five designs make of every host access to private memory, from the specification. */
-import { INVARIANTS } from '../model/invariants/index.ts';
-import { concession, holdsIn, profileById } from '../model/core/profile.ts';
+import { INVARIANTS, isAbout } from '../model/invariants/index.ts';
+import { concession, profileById } from '../model/core/profile.ts';
 import { brokenAtEnd } from '../properties/designs.ts';
 import { TD } from '../properties/support.ts';
 import {
@@ -61,7 +61,7 @@ const conceded = INVARIANTS.filter(({ id }) => FLAWS.some(({ invariant }) => inv
 /** Those that all of them keep, of what is only said of TDs. */
 const kept = INVARIANTS.filter(
   (each) =>
-    each.only !== undefined && TD.every((id) => holdsIn(profileById(id), each.only)) && !conceded.includes(each),
+    each.only !== undefined && TD.every((id) => isAbout(profileById(id), each)) && !conceded.includes(each),
 );
 
 const whyOf = ({ profile, invariant }: Flaw): string => concession(profileById(profile), invariant)?.why ?? '';

@@ -59,6 +59,8 @@ export const ABSENT = {
   'fault.slab': 'failing allocations are not injected into kernels yet',
   ...allOf('direct map', 'no released kernel takes guest memory out of the direct map'),
   ...allOf('TD-private memory', 'TDX, SEV and s390 hosts are not driven yet'),
+  ...allOf('keys of SEV', 'SEV hosts are not driven yet'),
+  ...allOf('the hypercall instruction', 'guests of a few instructions are not driven yet'),
   ...allOf('page-encryption status', 'no released kernel records what guests share'),
 } as const satisfies Partial<Record<Command['name'], string>>;
 export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;

@@ -31,9 +31,15 @@ const BY_PREFERENCE = _.sortBy(PROFILES, ({ id }) => id !== DEFAULT_PROFILE);
 const profileFor = (transition: AnyTransition, guard: Guard<Args>): Profile =>
   BY_PREFERENCE.find((profile) => isPartOf(transition, profile) && holdsIn(profile, guard.only)) as Profile;
 
+const SAME_VM = 'a VM is an SEV guest, or it is none: with itself one of the two is wrong, to the same error';
+
 /** Mutants that no program can tell from the specification, and why. */
 const EQUIVALENT: ReadonlyMap<string, string> = new Map([
   ['swap:guest.store/poisoned:read-only', 'a slot of guest memory is never read-only, so both cannot hold'],
+  ['drop:sev.copy/same-vm', SAME_VM],
+  ['drop:sev.move/same-vm', SAME_VM],
+  ['drop:sev.init/mirror', 'a mirror is an SEV guest already, which is the same error'],
+  ['drop:sev.region-drop/mirror', 'a mirror has no regions, so that the same error comes of not finding one'],
 ]);
 
 /** Of rows that are written once for each release, the first that is met is as good as the others. */

@@ -150,7 +150,7 @@ const PARTS = {
     .array(
       z.object({
         key: count,
-        state: z.enum(['free', 'assigned', 'leaked']),
+        state: z.enum(['free', 'assigned', 'reclaim', 'leaked']),
         vm: orNull(label).describe('Whose it is, or was when it leaked; null where it is free'),
         flushed: z.boolean().describe('No cache holds a line under it'),
       }),
@@ -265,6 +265,22 @@ const PARTS = {
       }),
     )
     .describe('What the record of each guest costs the host.'),
+  hypercalls: z
+    .array(z.object({ guest: label, pending: z.boolean().describe('An exit of it waits for the answer of the VMM') }))
+    .describe('Guests that call the host.'),
+  keyUsers: z
+    .array(
+      z.object({
+        vm: label,
+        key: count,
+        owner: orNull(label).describe('The VM that it mirrors, also where that is gone; null where it is no mirror'),
+      }),
+    )
+    .describe('VMs that use a key of SEV.'),
+  regions: z
+    .array(z.object({ vm: label, start: count, end: count }))
+    .describe('Pages of the arena that are registered as a guest’s, from `start` up to `end`.'),
+  pins: z.array(z.object({ page: count, count })).describe('Pages of the arena that are pinned, and how often.'),
   outOfBounds: z
     .array(z.string().max(4096).transform(harmless))
     .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),

@@ -220,6 +220,7 @@ const OutcomeAnswer = z
         gpa: U64.describe('Without the shared bit'),
         pages: U64,
         private: z.boolean().describe('KVM_MAP_GPA_RANGE_ENCRYPTED'),
+        attributes: U64.exactOptional().describe('As the guest gave them, where it gave any'),
       })
       .describe('KVM_RUN returned with KVM_EXIT_HYPERCALL for KVM_HC_MAP_GPA_RANGE.'),
     z

@@ -15,6 +15,7 @@ import type {
   StaleTlbFact,
   StageTwoFact,
   McPart,
+  SevPart,
   StatusPart,
   TdPart,
   UserMappingFact,
@@ -31,7 +32,7 @@ const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
 type DirectMapParts = 'absent' | 'unremoved' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
 /** What every profile about guest_memfd has. */
-export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart | StatusPart>;
+export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart | SevPart | StatusPart>;
 
 /** The facts now, of which the parts that are not stale are those of `before`. */
 export function collectFacts(machine: Syscalls, before: Simulated = NOTHING): Simulated {

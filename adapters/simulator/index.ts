@@ -59,6 +59,8 @@ function newMachine(config: Config): Simulated {
     case 'page-status':
       return newStatusHost(config);
     case 'mc':
+    case 'sev':
+    case 'hypercall':
       throw new TargetFailure(`the simulator has no machine for the profile ${config.profile.id} yet`);
   }
 }

@@ -4,12 +4,13 @@
  */
 import { I64_MAX, I64_MIN, PAGE_SIZE, U16_MAX, U32_MAX, U64_MAX } from './abi.ts';
 import { pick, randomU64, type Random } from './random.ts';
-import { ARENA, NO_FD, type Address, type FdKind, type Label, type State } from './state.ts';
+import { ARENA, NO_FD, OTHER, type Address, type FdKind, type Label, type State } from './state.ts';
 
 export type ArgValue = bigint | Label | Address;
 
 export interface Domain<T extends ArgValue = ArgValue> {
-  readonly kind: 'integer' | 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'image' | 'fresh' | 'choice' | 'address';
+  readonly kind:
+    'integer' | 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'image' | 'vm' | 'file' | 'fresh' | 'choice' | 'address';
   /** For documents: `u64`, `fd of a vm`, … */
   readonly describe: string;
   /** The least and the largest value of an integer. */
@@ -107,7 +108,7 @@ export const i32 = (options: IntegerOptions = {}): Domain<bigint> =>
   integer('i32', -0x8000_0000n, 0x7fff_ffffn, [-1n, ...(options.boundaries ?? [])]);
 
 function reference(
-  kind: 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'image',
+  kind: 'fd' | 'mapping' | 'cache' | 'td' | 'guest' | 'image' | 'vm' | 'file',
   describe: string,
   candidates: (state: State) => Label[],
 ): Domain<Label> {
@@ -143,6 +144,20 @@ export const statusGuest = (): Domain<Label> =>
 /** What was saved of such a guest. */
 export const statusImage = (): Domain<Label> =>
   reference('image', 'image', (state) => [NO_FD, ...state.status.images.keys()]);
+
+/** A guest that calls the host. */
+export const callingGuest = (): Domain<Label> =>
+  reference('guest', 'guest', (state) => [NO_FD, ...state.hypercall.guests.keys()]);
+
+/** A VM that can be an SEV guest. */
+export const sevVm = (): Domain<Label> => reference('vm', 'VM', (state) => [NO_FD, ...state.sev.vms.keys()]);
+
+/** What a VM is to get a key from: such a VM, or a descriptor that is none. */
+export const sevSource = (): Domain<Label> =>
+  reference('vm', 'descriptor of a VM', (state) => [NO_FD, OTHER, ...state.sev.vms.keys()]);
+
+/** A file of guest memory of such a VM. */
+export const sevFile = (): Domain<Label> => reference('file', 'file', (state) => [NO_FD, ...state.sev.files.keys()]);
 
 /** A label that the command gives to what it creates. */
 export const fresh = (prefix: string): FreshDomain => ({

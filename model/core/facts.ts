@@ -176,7 +176,8 @@ export interface LineFact {
 /** A private key (HKID, ASID) of the machine. */
 export interface KeyFact {
   readonly key: number;
-  readonly state: 'free' | 'assigned' | 'leaked';
+  /** `reclaim`: given back, and not flushed yet. */
+  readonly state: 'free' | 'assigned' | 'reclaim' | 'leaked';
   /** Whose it is, or was when it leaked. */
   readonly vm?: Label | undefined;
   /** No cache holds a line under it. */
@@ -267,6 +268,34 @@ export interface StatusWorkFact {
   readonly steps: number;
 }
 
+/** A guest that calls the host. */
+export interface HypercallFact {
+  readonly guest: Label;
+  /** An exit of it waits for the VMM's answer. */
+  readonly pending: boolean;
+}
+
+/** A VM that uses a key of SEV. */
+export interface KeyUserFact {
+  readonly vm: Label;
+  readonly key: number;
+  /** The VM that it mirrors, also where that is gone. */
+  readonly owner?: Label | undefined;
+}
+
+/** Pages of the arena that are registered as a guest's, from `start` up to `end`. */
+export interface RegionFact {
+  readonly vm: Label;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A page of the arena that is pinned. */
+export interface PinFact {
+  readonly page: number;
+  readonly count: number;
+}
+
 /** Every part that facts can have. */
 export interface FactParts {
   readonly vms: readonly VmFact[];
@@ -317,6 +346,10 @@ export interface FactParts {
   readonly announced: readonly AnnouncedFact[];
   readonly records: readonly RecordFact[];
   readonly statusWork: readonly StatusWorkFact[];
+  readonly hypercalls: readonly HypercallFact[];
+  readonly keyUsers: readonly KeyUserFact[];
+  readonly regions: readonly RegionFact[];
+  readonly pins: readonly PinFact[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
   readonly outOfBounds: readonly string[];
 }
@@ -328,15 +361,17 @@ const DIRECT_MAP: readonly Condition[] = [{ feature: 'direct-map' }];
 const TD: readonly Condition[] = [{ realm: 'td' }];
 const MC: readonly Condition[] = [{ realm: 'mc' }];
 const MACHINES: readonly Condition[] = [...GUEST_MEMORY, ...TD, ...MC];
+const SEV: readonly Condition[] = [{ realm: 'sev' }];
+const SEV_FILES: readonly Condition[] = [{ realm: 'sev', feature: 'gmem-link' }];
 const STATUS: readonly Condition[] = [{ realm: 'page-status' }];
 
 /** In which profiles there is what a part speaks of: where one of the conditions holds. */
 const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
-  vms: MACHINES,
+  vms: [...MACHINES, ...SEV],
   private: [...GUEST_MEMORY, ...TD],
-  files: GUEST_MEMORY,
-  inodes: GUEST_MEMORY,
-  slots: GUEST_MEMORY,
+  files: [...GUEST_MEMORY, ...SEV_FILES],
+  inodes: [...GUEST_MEMORY, ...SEV_FILES],
+  slots: [...GUEST_MEMORY, ...SEV_FILES],
   bindings: GUEST_MEMORY,
   resident: GUEST_MEMORY,
   stageTwo: MACHINES,
@@ -353,7 +388,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   shareEvents: DIRECT_MAP,
   tdPages: TD,
   lines: [...TD, ...MC],
-  keys: TD,
+  keys: [...TD, ...SEV],
   hostMaps: [...TD, ...MC],
   hostWrites: TD,
   consumptions: TD,
@@ -369,6 +404,10 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   announced: STATUS,
   records: STATUS,
   statusWork: STATUS,
+  hypercalls: [{ realm: 'hypercall' }],
+  keyUsers: SEV,
+  regions: SEV,
+  pins: SEV,
 };
 
 /** Whether there is in the profile what the part speaks of. */
@@ -381,8 +420,11 @@ export type TdPart = 'tdPages' | 'lines' | 'keys' | 'hostMaps' | 'hostWrites' | 
 /** Parts about machine checks, which other systems have not. */
 export type McPart = 'guests' | 'cpus' | 'tasks' | 'guestPages' | 'backing' | 'touches' | 'isolations' | 'endings';
 
-/** Parts about guests that announce shared pages, which other systems have not. */
-export type StatusPart = 'announced' | 'records' | 'statusWork';
+/** Parts about guests that announce shared pages, or call the host, which other systems have not. */
+export type StatusPart = 'announced' | 'records' | 'statusWork' | 'hypercalls';
+
+/** Parts about SEV guests and their keys, which other systems have not. */
+export type SevPart = 'keyUsers' | 'regions' | 'pins';
 
 /** What a target sees of itself. */
 export type Facts = Partial<FactParts>;

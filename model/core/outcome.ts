@@ -53,7 +53,14 @@ export type Outcome =
   /** The access was made, and the word tells nothing of what was stored. Its bits are not compared. */
   | { readonly kind: 'ciphertext' }
   /** KVM_RUN returned with KVM_EXIT_HYPERCALL for KVM_HC_MAP_GPA_RANGE. */
-  | { readonly kind: 'hypercall'; readonly gpa: bigint; readonly pages: bigint; readonly private: boolean }
+  | {
+      readonly kind: 'hypercall';
+      readonly gpa: bigint;
+      readonly pages: bigint;
+      readonly private: boolean;
+      /** As the guest gave them, where it gave any. */
+      readonly attributes?: bigint;
+    }
   /**
    * An answer that is neither a success nor an error number: of the TDX module (`TDX_…`), to a guest's hypercall
    * (`TDVMCALL_STATUS_…`, with an address where one comes with it), or a VM exit without details (`KVM_EXIT_…`).
@@ -99,7 +106,13 @@ export function sameOutcome(a: Observation, b: Observation): boolean {
     case 'sigbus':
       return b.kind === 'sigbus' && a.to === b.to && a.code === b.code;
     case 'hypercall':
-      return b.kind === 'hypercall' && a.gpa === b.gpa && a.pages === b.pages && a.private === b.private;
+      return (
+        b.kind === 'hypercall' &&
+        a.gpa === b.gpa &&
+        a.pages === b.pages &&
+        a.private === b.private &&
+        a.attributes === b.attributes
+      );
     case 'status':
       return b.kind === 'status' && a.status === b.status && a.gpa === b.gpa;
     case 'ranges':
@@ -139,7 +152,7 @@ export function printOutcome(outcome: Observation): string {
     case 'sigbus':
       return `SIGBUS${outcome.code === 'none' ? '' : ` BUS_MCEERR_${outcome.code}`} to the ${outcome.to === 'vmm' ? 'VMM' : 'task'}`;
     case 'hypercall':
-      return `HYPERCALL gpa=${hex(outcome.gpa)} pages=${hex(outcome.pages)} ${outcome.private ? 'private' : 'shared'}`;
+      return `HYPERCALL gpa=${hex(outcome.gpa)} pages=${hex(outcome.pages)} ${outcome.private ? 'private' : 'shared'}${outcome.attributes === undefined ? '' : ` attributes=${hex(outcome.attributes)}`}`;
     case 'status':
       return outcome.gpa === undefined ? outcome.status : `${outcome.status} gpa=${hex(outcome.gpa)}`;
     case 'ranges':

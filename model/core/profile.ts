@@ -55,14 +55,21 @@ export type Feature =
   /** It keeps the ranges, in a tree. */
   | 'status-tree'
   /** The guest keeps the record, in memory that the host may read. */
-  | 'status-donation';
+  | 'status-donation'
+  /** The guest's announcements are ordinary hypercalls, and KVM intercepts the #UD of encrypted guests too. */
+  | 'hypercall-patched'
+  /** They are ordinary hypercalls, which are VMMCALL as long as nothing else is known. */
+  | 'hypercall-vmmcall-default'
+  /** KVM does not intercept the #UD of encrypted guests. */
+  | 'ud-of-the-guest';
 
 /**
  * What a profile speaks of. A realm has commands of its own, and no others: `guest-memory` those of guest_memfd and of
  * proposals about it, `td` those of a guest whose memory the host must not touch, `mc` those of machine checks and poison,
- * `page-status` those of a guest that tells which of its pages are shared.
+ * `page-status` those of a guest that tells which of its pages are shared, `hypercall` those of the
+ * instruction by which it does, `sev` those of keys that VMs share.
  */
-export type Realm = 'guest-memory' | 'td' | 'mc' | 'page-status';
+export type Realm = 'guest-memory' | 'td' | 'mc' | 'page-status' | 'hypercall' | 'sev';
 
 /** The realm of what does not say to which it belongs. */
 const DEFAULT_REALM: Realm = 'guest-memory';
@@ -221,6 +228,22 @@ export const PROFILES: readonly Profile[] = [
       'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: David Hildenbrand; arch/s390/kernel/uv.c',
   },
   {
+    id: 'sev-linux-7.3',
+    title: 'Linux 7.3: keys of SEV guests, their mirrors, and those that take over from them',
+    release: [7, 3, 4],
+    features: [],
+    realm: 'sev',
+    source: 'arch/x86/kvm/svm/sev.c of 7.3.4',
+  },
+  {
+    id: 'sev-gmem-link',
+    title: 'The same with memory in files, of which several VMs can have one each',
+    release: [7, 3, 4],
+    features: ['gmem-link'],
+    realm: 'sev',
+    source: 'RFC v2 "New KVM ioctl to link a gmem inode to a new gmem file", May 2025, on 7.3.4',
+  },
+  {
     id: 'page-status-bitmap',
     title: 'What a guest shares, recorded by the host with a bit for each page',
     release: [7, 3, 4],
@@ -251,6 +274,30 @@ export const PROFILES: readonly Profile[] = [
     features: ['status-donation'],
     realm: 'page-status',
     source: 'thread of v2 "Add AMD SEV specific Hypercall3", January 2021: Steve Rutherford',
+  },
+  {
+    id: 'hypercall-patched',
+    title: 'Announcements are ordinary hypercalls: VMCALL until the guest’s kernel has applied alternatives',
+    release: [7, 3, 4],
+    features: ['hypercall-patched'],
+    realm: 'hypercall',
+    source: 'v2 "Add AMD SEV specific Hypercall3", December 2020, on what it changes',
+  },
+  {
+    id: 'hypercall-linux-7.3',
+    title: 'Linux 7.3: announcements of encrypted guests are always VMMCALL',
+    release: [7, 3, 4],
+    features: ['ud-of-the-guest'],
+    realm: 'hypercall',
+    source: 'arch/x86/include/asm/kvm_para.h, arch/x86/kvm of 7.3.4',
+  },
+  {
+    id: 'hypercall-vmmcall-default',
+    title: 'All hypercalls are VMMCALL until the guest’s kernel has applied alternatives',
+    release: [7, 3, 4],
+    features: ['hypercall-vmmcall-default', 'ud-of-the-guest'],
+    realm: 'hypercall',
+    source: 'thread of v2 "Add AMD SEV specific Hypercall3", December 2020: Sean Christopherson, on 7.3.4',
   },
 ];
 

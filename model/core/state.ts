@@ -6,6 +6,8 @@
 import { FRESH_MC_MACHINE, type McMachine } from './machine-check.ts';
 import type { Config } from './profile.ts';
 import { EMPTY, type RangeMap, type RangeSet } from './ranges.ts';
+import { FRESH_HYPERCALL_MACHINE, type HypercallMachine } from './state-hypercall.ts';
+import { FRESH_SEV_MACHINE, type SevMachine } from './state-sev.ts';
 import { FRESH_STATUS_MACHINE, type StatusMachine } from './state-status.ts';
 
 /** A name chosen by the command that creates the thing, such as `vm0`; never used twice in a program. */
@@ -240,6 +242,8 @@ export interface State {
   readonly td: TdMachine;
   readonly mc: McMachine;
   readonly status: StatusMachine;
+  readonly hypercall: HypercallMachine;
+  readonly sev: SevMachine;
 }
 
 /** Open before a program starts: /dev/kvm, and a file that is not KVM's (/dev/null). */
@@ -295,6 +299,8 @@ export function initialState(config: Config): State {
     td: FRESH_TD_MACHINE,
     mc: FRESH_MC_MACHINE,
     status: FRESH_STATUS_MACHINE,
+    hypercall: FRESH_HYPERCALL_MACHINE,
+    sev: FRESH_SEV_MACHINE,
   };
 }
 

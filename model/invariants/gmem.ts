@@ -106,6 +106,8 @@ const unchanged = clause(['slots'], ({ before, after }) => {
 
 /** Other realms have no files. */
 const only: Condition = { realm: 'guest-memory' };
+/** Where VMs have files of guest memory. */
+const withFiles: readonly Condition[] = [only, { realm: 'sev', feature: 'gmem-link' }];
 
 const SEED = 'Christopherson and Tng on "KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()", September 2023';
 
@@ -115,7 +117,7 @@ export const gmemInvariants: readonly Invariant[] = [
     sentence:
       'A gmem file is usable with the struct kvm that it was created for and with no other, ever, however fds, pointers and ids are reused.',
     source: SEED,
-    only,
+    only: withFiles,
     clauses: [sameOwner, slotOfOwner, bindingOfOwner],
   },
   {
@@ -129,7 +131,7 @@ export const gmemInvariants: readonly Invariant[] = [
     id: 'gmem/file-pins-vm',
     sentence: 'The VM outlives each of its gmem files; no slot keeps a reference to a file that is gone.',
     source: 'virt/kvm/guest_memfd.c: __kvm_gmem_create(), kvm_gmem_release()',
-    only,
+    only: withFiles,
     clauses: [vmPinned, filePinned],
   },
   {

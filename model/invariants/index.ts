@@ -1,15 +1,16 @@
 import _ from 'lodash';
-import { concession, holdsIn, type Profile } from '../core/profile.ts';
+import { concession, type Profile } from '../core/profile.ts';
 import { attributeInvariants } from './attributes.ts';
 import { directMapInvariants } from './direct-map.ts';
 import { errorInvariants } from './errors.ts';
 import { gmemInvariants } from './gmem.ts';
-import type { Invariant } from './invariant.ts';
+import { isAbout, type Invariant } from './invariant.ts';
+import { keyInvariants } from './keys.ts';
 import { memoryInvariants } from './memory.ts';
 import { sharedInvariants } from './shared.ts';
 import { tdInvariants } from './tdx.ts';
 
-export { brokenBy, isObservable, unseenParts, type Invariant } from './invariant.ts';
+export { brokenBy, isAbout, isObservable, unseenParts, type Invariant } from './invariant.ts';
 
 /** Every invariant over facts. `memory/private-is-secret` compares two runs, and is the engine's. */
 export const INVARIANTS: readonly Invariant[] = [
@@ -18,11 +19,12 @@ export const INVARIANTS: readonly Invariant[] = [
   ...directMapInvariants,
   ...attributeInvariants,
   ...tdInvariants,
+  ...keyInvariants,
   ...sharedInvariants,
   ...errorInvariants,
 ];
 
 /** Those that speak of what there is in the profile, and that its design does not concede. */
 export const invariantsOf: (profile: Profile) => readonly Invariant[] = _.memoize((profile: Profile) =>
-  INVARIANTS.filter(({ id, only }) => holdsIn(profile, only) && concession(profile, id) === undefined),
+  INVARIANTS.filter((each) => isAbout(profile, each) && concession(profile, each.id) === undefined),
 );

@@ -1,5 +1,6 @@
+import _ from 'lodash';
 import type { FactPart, FactParts, Facts } from '../core/facts.ts';
-import type { Condition } from '../core/profile.ts';
+import { holdsIn, type Condition, type Profile } from '../core/profile.ts';
 
 /** The boundary after one command. */
 export interface Moment<F extends Facts = Facts> {
@@ -22,8 +23,8 @@ export interface Invariant {
   readonly id: string;
   readonly sentence: string;
   readonly source: string;
-  /** In which profiles there is anything that the sentence speaks of; all if left out. */
-  readonly only?: Condition;
+  /** In which profiles there is anything that the sentence speaks of: where one of the conditions holds; all if left out. */
+  readonly only?: Condition | readonly Condition[];
   readonly clauses: readonly Clause[];
 }
 

@@ -1,4 +1,4 @@
-import type { HostWriteEvent, Label } from '../core/state.ts';
+import type { HostWriteEvent } from '../core/state.ts';
 import type { Condition } from '../core/profile.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
 
@@ -40,34 +40,6 @@ const poisonEndsSomebody = clause(['consumptions', 'vms'], ({ after: { consumpti
   return down && left !== undefined ? `poison ended the machine, and ${left.vm} is there still` : undefined;
 });
 
-const keysKnown = clause(['keys', 'tdPages'], ({ after: { keys, tdPages } }) => {
-  if (keys.length === 0) return undefined;
-  for (const { vm, gfn, frame, key } of tdPages) {
-    const owner: Label | undefined = keys.find((each) => each.key === key && each.state === 'assigned')?.vm;
-    if (owner !== vm)
-      return `frame ${hex(frame)}, gfn ${hex(gfn)} of ${vm}, is under key ${key}, which is ${owner ?? 'nobody'}’s`;
-  }
-  return undefined;
-});
-
-const keysExclusive = clause(['keys'], ({ after: { keys } }) => {
-  for (const { key, state, vm, flushed } of keys) {
-    if (state === 'free' && !flushed) return `key ${key} is free, and a cache holds lines under it`;
-    const other = keys.find(
-      (each) => each.key !== key && state === 'assigned' && each.state === 'assigned' && each.vm === vm,
-    );
-    if (other !== undefined) return `keys ${key} and ${other.key} are both ${vm ?? 'nobody'}’s`;
-  }
-  return undefined;
-});
-
-/** What leaked is never used again. */
-const leakedForEver = clause(['keys'], ({ before, after }) => {
-  const leaked = before?.keys.filter(({ state }) => state === 'leaked') ?? [];
-  const back = leaked.find(({ key }) => after.keys.some((each) => each.key === key && each.state === 'assigned'));
-  return back && `key ${back.key} was leaked by ${back.vm ?? 'nobody'}, and is in use again`;
-});
-
 const THREAD = 'RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021';
 
 export const tdInvariants: readonly Invariant[] = [
@@ -101,13 +73,5 @@ export const tdInvariants: readonly Invariant[] = [
     source: `${THREAD}, cover letter; arch/x86/kvm/vmx/tdx.c: tdx_handle_exit()`,
     only,
     clauses: [contained, poisonEndsSomebody],
-  },
-  {
-    id: 'key/one-owner',
-    sentence:
-      'A private key in use belongs to one TD, and every page under it to that TD; it is used again only after caches were flushed and every page under it was taken back, and never where that failed.',
-    source: 'arch/x86/kvm/vmx/tdx.c: tdx_mmu_release_hkid()',
-    only,
-    clauses: [keysKnown, keysExclusive, leakedForEver],
   },
 ];

@@ -88,6 +88,10 @@ const PARTS = {
   }),
   announced: z.object({ guest: label, ranges: z.array(range) }),
   records: z.object({ guest: label, ranges: z.array(range), incomplete: z.boolean() }),
+  keyUsers: z.object({ vm: label, key: whole, owner: label.optional() }),
+  regions: z.object({ vm: label, start: whole, end: whole }),
+  pins: z.object({ page: whole, count: whole }),
+  hypercalls: z.object({ guest: label, pending: z.boolean() }),
   statusWork: z.object({ guest: label, units: whole, bytes: whole, calls: whole, steps: whole }),
   outOfBounds: z.string(),
 } satisfies Record<FactPart, z.ZodType>;
