@@ -4,8 +4,10 @@ import { DIRECT_MAP_FAILURES } from './direct-map-failures.ts';
 import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Fault } from './fault.ts';
 import { GUEST_MEMFD_FAULTS } from './guest-memfd.ts';
+import { HYPERCALL_FAULTS } from './hypercall.ts';
 import type { Mutant } from './mutant.ts';
 import { REVOCATION_FAULTS } from './revocation.ts';
+import { SEV_FAULTS } from './sev.ts';
 import { TD_FAULTS } from './td.ts';
 
 /** Mutants of machines that are made wrong by hand. */
@@ -25,4 +27,6 @@ export const HAND_WRITTEN = handWritten([
   ...DIRECT_MAP_FAILURES,
   ...REVOCATION_FAULTS,
   ...TD_FAULTS,
+  ...SEV_FAULTS,
+  ...HYPERCALL_FAULTS,
 ]);

@@ -163,7 +163,7 @@ export abstract class Faults extends Slots {
     vcpu.sigbus = false;
     for (let attempt = 0; attempt < MAX_RETRIES; attempt++) {
       const spte = this.kvms.at(vcpu.kvm).roots[AS_ID]?.get(gfn);
-      if (spte !== undefined && (spte.writable || !write)) return this.accessFrame(gfn + spte.delta, gpa, value);
+      if (spte !== undefined && (spte.writable || !write)) return this.guestAccess(vcpu, gfn + spte.delta, gpa, value);
       const result = this.kvmMmuPageFault(vcpu, gfn, write);
       if (this.signalPending(vcpu)) return { kind: 'signal', signal: 'SIGBUS' };
       if (result === 'RET_PF_EMULATE') return { kind: 'mmio', gpa, write };
@@ -179,6 +179,11 @@ export abstract class Faults extends Slots {
 
   private exitWithError(vcpu: Vcpu, errno: Errno): Outcome {
     return vcpu.memoryFault === undefined ? fails(errno) : { kind: 'memory-fault', errno, ...vcpu.memoryFault };
+  }
+
+  /** What the processor does for the guest, where stage 2 allows it. */
+  protected guestAccess(_vcpu: Vcpu, frame: number, gpa: bigint, value: bigint | undefined): Outcome {
+    return this.accessFrame(frame, gpa, value);
   }
 
   /** One access of a processor to memory. Poison is answered by a machine check, which the kernel makes a SIGBUS. */

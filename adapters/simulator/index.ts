@@ -4,12 +4,16 @@ import type { Observation } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, TargetFailure, type Observed, type Target } from '../adapter.ts';
+import { HypercallHost } from './hypercall/commands.ts';
 import { SimulatorMachine } from './machine.ts';
 import { newStatusHost } from './page-status/commands.ts';
 import { race, type Racing } from './race.ts';
+import { SevHost } from './sev/commands.ts';
 import { newTdMachine, TdHost } from './td/commands.ts';
 
+export { HypercallHost } from './hypercall/commands.ts';
 export { SimulatorMachine } from './machine.ts';
+export { SevHost } from './sev/commands.ts';
 export { TdHost } from './td/commands.ts';
 
 /** A machine that executes commands and looks into itself. */
@@ -56,11 +60,13 @@ function newMachine(config: Config): Simulated {
       return new TdHost(newTdMachine(config));
     case 'guest-memory':
       return new SimulatorMachine(config);
+    case 'sev':
+      return new SevHost(config);
+    case 'hypercall':
+      return new HypercallHost(config);
     case 'page-status':
       return newStatusHost(config);
     case 'mc':
-    case 'sev':
-    case 'hypercall':
       throw new TargetFailure(`the simulator has no machine for the profile ${config.profile.id} yet`);
   }
 }

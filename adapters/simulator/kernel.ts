@@ -15,7 +15,9 @@ export type LockName =
   | 'folio_lock'
   | 'gpc->lock'
   | 'gpc->refresh_lock'
-  | 'tdx_lock';
+  | 'tdx_lock'
+  | 'sev_bitmap_lock'
+  | 'sev_mirror_lock';
 
 /** Places at which another task may run: before and after each lock is taken or released, and these. */
 export type HandOverPoint = LockName | 'fput' | 'synchronize_srcu' | 'page_fault';

@@ -53,14 +53,17 @@ export class SimulatorMachine extends Syscalls {
 
   /** A command that may run within another one. */
   execute(command: AnyCommand): Outcome {
-    const handler = HANDLERS[command.name];
-    if (handler === undefined) throw new Error(`the simulator has no command '${command.name}'`);
     try {
-      return this.withTaskWork(() => handler(this, command.args as never));
+      return this.withTaskWork(() => this.perform(command));
     } catch (error) {
       if (error instanceof Oops) return { kind: 'oops' };
       throw error;
     }
+  }
+
+  /** What the command asks of the machine. */
+  protected perform(command: AnyCommand): Outcome {
+    return performBy(HANDLERS, this, command);
   }
 
   /** The same object as before where nothing has changed. A reference that is left on its way marks nothing stale. */
@@ -157,9 +160,16 @@ interface SlotSet {
   readonly offset: bigint;
 }
 
-type Handler = (machine: SimulatorMachine, args: never) => Outcome;
+/** By the name of the command. */
+export type Handlers<M> = Readonly<Record<string, (machine: M, args: never) => Outcome>>;
 
-const HANDLERS: Readonly<Record<string, Handler>> = {
+export function performBy<M>(handlers: Handlers<M>, machine: M, { name, args }: AnyCommand): Outcome {
+  const handler = handlers[name];
+  if (handler === undefined) throw new Error(`the simulator has no command '${name}'`);
+  return handler(machine, args as never);
+}
+
+const HANDLERS: Handlers<SimulatorMachine> = {
   'vm.create': (machine, { vm, dev, type }: { vm: Label; dev: Label; type: bigint }) =>
     machine.withDevice(dev, () => machine.install(vm, machine.kvmDevIoctlCreateVm(vm, type))),
   'vcpu.create': (machine, args: { vcpu: Label; vm: Label; id: bigint }) =>

@@ -24,7 +24,7 @@ export abstract class Vms extends PageWalk {
   kvmCreateVm(label: Label, type: bigint): Kvm | Errno {
     if (!this.kzalloc()) return 'ENOMEM';
     if (type >= 32n || ((this.config.machine.vmTypes >> type) & 1n) === 0n) return 'EINVAL';
-    const hasPrivateMem = type === VM_TYPE.SW_PROTECTED;
+    const hasPrivateMem = this.kvmArchHasPrivateMem(type);
     const addressSpaces = this.kvmArchNrMemslotAsIds(hasPrivateMem);
     const kvm = this.kvms.allocate<Kvm>((address) => ({
       address,
@@ -56,6 +56,11 @@ export abstract class Vms extends PageWalk {
     return kvm;
   }
 
+  /** arch/x86/kvm/x86.c: kvm_arch_init_vm(): arch.has_private_mem */
+  protected kvmArchHasPrivateMem(type: bigint): boolean {
+    return type === VM_TYPE.SW_PROTECTED;
+  }
+
   /** arch/x86/include/asm/kvm_host.h: kvm_arch_nr_memslot_as_ids() */
   kvmArchNrMemslotAsIds(hasPrivateMem: boolean): number {
     return hasPrivateMem ? 1 : this.config.machine.addressSpaces;
@@ -76,6 +81,7 @@ export abstract class Vms extends PageWalk {
     this.kvmMmuZapAll(kvm);
     this.kvmArchVcpuDestroy(kvm);
     kvm.vcpus.clear();
+    this.vmDestroy(kvm);
     for (const slots of kvm.memslots) {
       for (const slot of slots.values()) this.kvmFreeMemslot(kvm, slot);
       slots.clear();
@@ -84,6 +90,11 @@ export abstract class Vms extends PageWalk {
     kvm.attributeNodes.clear();
     this.stale |= PART.VMS | PART.SLOTS | PART.STAGE_TWO;
     this.kvms.free(kvm);
+  }
+
+  /** arch/x86/kvm/x86.c: kvm_arch_destroy_vm() calls kvm_x86_ops.vm_destroy(). */
+  protected vmDestroy(_kvm: Kvm): void {
+    // What a processor keeps of a VM besides is none of the others' business.
   }
 
   /** arch/x86/kvm/x86.c: kvm_arch_vcpu_destroy(), of all vCPUs: kvm_gpc_deactivate() for each cache that they have. */

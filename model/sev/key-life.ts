@@ -61,8 +61,8 @@ const initDomains = {
 } as const;
 type Init = ArgsOf<typeof initDomains>;
 
-/** Source: sev_supported_vmsa_features, GHCB_VERSION_MAX. */
-const ES_FEATURES = 1n;
+/** Source: sev_hardware_setup(): SVM_SEV_FEAT_DEBUG_SWAP; GHCB_VERSION_MAX. */
+const ES_FEATURES = 1n << 5n;
 const NEWEST_GHCB = 2n;
 
 const isInit2 = ({ how }: Init): boolean => how === 'init2';
@@ -111,7 +111,7 @@ const initRows: readonly Guard<Init>[] = [
     source: INIT,
     violated: (args, state) =>
       isInit2(args) && (args.features & ~(isEs(args, vmOf(state, args.vm)) ? ES_FEATURES : 0n)) !== 0n,
-    violate: (args, _state, random) => ({ ...args, how: 'init2', features: pick(random, [1n, 2n]) }),
+    violate: (args, _state, random) => ({ ...args, how: 'init2', features: pick(random, [1n, 1n << 9n]) }),
   },
   {
     id: 'sev.init/ghcb',
