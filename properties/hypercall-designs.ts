@@ -3,8 +3,6 @@ import { expectationsOf } from '../conformance/check.ts';
 import { printOutcome } from '../model/core/outcome.ts';
 import { parse, specify } from './support.ts';
 
-export const HYPERCALL_PROFILES = ['hypercall-patched', 'hypercall-linux-7.3', 'hypercall-vmmcall-default'] as const;
-
 export interface HypercallMachine {
   readonly what: string;
   readonly cpu: 'amd' | 'intel';

@@ -2,10 +2,10 @@
 import { describe, expect, it } from '@jest/globals';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
-import { calledIn, HYPERCALL_MACHINES, HYPERCALL_PROFILES, HYPERCALL_WAYS } from './hypercall-designs.ts';
-import { freshSeed, specify, unreached, verdictOf } from './support.ts';
+import { calledIn, HYPERCALL_MACHINES, HYPERCALL_WAYS } from './hypercall-designs.ts';
+import { freshSeed, HYPERCALL, specify, unreached, verdictOf } from './support.ts';
 
-describe.each(HYPERCALL_PROFILES)('in %s', (profile) => {
+describe.each(HYPERCALL)('in %s', (profile) => {
   const specification = specify(profile);
 
   it('every rule is reached', () => {

@@ -16,7 +16,7 @@ const WORK: StatusWorkFact = { guest: 'guest0', units: 1, bytes: 320, calls: 1, 
 
 /**
  * vm0 shows pages 2 to 5 of file0 at gfn 0x10, private; its first page is mapped in stage 2, its second in the host. The
- * file is out of the direct map, but for the second page, which gpc0 shares.
+ * file is out of the direct map, but for the second page, which gpc0 shares. vm0 has key 1, and vm1 is a mirror of it.
  */
 const SOUND = {
   vms: [{ vm: 'vm0' }, { vm: 'vm1' }],
@@ -48,7 +48,7 @@ const SOUND = {
   tdPages: [{ vm: 'vm0', gfn: 0x10, frame: 100, key: 1, state: 'mapped' }],
   lines: [{ frame: 100, line: 0, state: 'foreign' }],
   keys: [
-    { key: 1, state: 'assigned', vm: 'vm0', flushed: false },
+    { key: 1, state: 'assigned', vm: 'vm0', flushed: true },
     { key: 2, state: 'leaked', vm: 'vm2', flushed: false },
   ],
   hostMaps: [{ vm: 'vm0', gfn: 0x11, frame: 101, by: 'user' }],
@@ -57,6 +57,18 @@ const SOUND = {
   announced: [{ guest: 'guest0', ranges: [{ start: 2, end: 4 }] }],
   records: [RECORD],
   statusWork: [WORK],
+  keyUsers: [
+    { vm: 'vm0', key: 1 },
+    { vm: 'vm1', key: 1, owner: 'vm0' },
+  ],
+  regions: [
+    { vm: 'vm0', start: 0, end: 2 },
+    { vm: 'vm0', start: 1, end: 2 },
+  ],
+  pins: [
+    { page: 0, count: 1 },
+    { page: 1, count: 2 },
+  ],
 } satisfies Facts;
 
 const [SLOT] = SOUND.slots;
@@ -70,13 +82,16 @@ if (SLOT === undefined || BINDING === undefined || ENTRY === undefined || USER =
 /** Parts that only profiles about the direct map have. */
 const DIRECT_MAP = ['absent', 'unremoved', 'shares', 'staleTlb', 'caches', 'shareEvents'] as const;
 
-/** Parts that only profiles about TDs have. */
+/** Parts that only profiles about records of shared pages, about keys of SEV, or about TDs have. */
 const OF_STATUS = ['announced', 'records', 'statusWork'] as const;
+const OF_SEV = ['keyUsers', 'regions', 'pins'] as const;
 const OF_TDS = ['tdPages', 'lines', 'keys', 'hostMaps', 'hostWrites', 'consumptions'] as const;
 
 const [TD_PAGE] = SOUND.tdPages;
 const [KEY, LEAKED] = SOUND.keys;
+const [OWNER, MIRROR] = SOUND.keyUsers;
 if (TD_PAGE === undefined || KEY === undefined || LEAKED === undefined) throw new Error('unsound');
+if (OWNER === undefined || MIRROR === undefined) throw new Error('unsound');
 
 /** As a target reports them that cannot see frames. */
 const FRAMELESS: Partial<Facts> = { stageTwo: [], caches: [], resident: [{ inode: 'file0', page: 2, count: 2 }] };
@@ -157,6 +172,43 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     'key/one-owner',
     /^key 2 was leaked by vm2, and is in use again$/,
     { before: { keys: [KEY, LEAKED] }, after: { keys: [KEY, { ...KEY, key: 2, vm: 'vm1' }] } },
+  ],
+  [
+    'key/one-owner',
+    /^key 1 is vm0’s, and a cache holds lines that another wrote under it$/,
+    { after: { keys: [{ ...KEY, flushed: false }] } },
+  ],
+  ['key/one-owner', /^vm1 uses key 2, which is nobody’s$/, { after: { keyUsers: [OWNER, { vm: 'vm1', key: 2 }] } }],
+  ['key/one-owner', /^key 1 is vm0’s, who does not use it$/, { after: { keyUsers: [MIRROR] } }],
+  [
+    'key/helper-within-owner',
+    /^vm1 uses key 1 as a mirror of vm2, which is gone$/,
+    { after: { keyUsers: [OWNER, { ...MIRROR, owner: 'vm2' }] } },
+  ],
+  [
+    'key/helper-within-owner',
+    /^vm1 uses key 1 as a mirror of vm0, which does not own it$/,
+    { after: { keyUsers: [{ ...OWNER, key: 2 }, MIRROR] } },
+  ],
+  [
+    'key/helper-within-owner',
+    /^vm2 uses key 1 as a mirror of vm1, which does not own it$/,
+    {
+      after: {
+        vms: [{ vm: 'vm0' }, { vm: 'vm1' }, { vm: 'vm2' }],
+        keyUsers: [OWNER, MIRROR, { vm: 'vm2', key: 1, owner: 'vm1' }],
+      },
+    },
+  ],
+  [
+    'key/pins-balanced',
+    /^page 0x1 of the arena is in 1 regions, and pinned 2 times$/,
+    { after: { regions: [{ vm: 'vm0', start: 0, end: 2 }] } },
+  ],
+  [
+    'key/pins-balanced',
+    /^page 0x0 of the arena is in 1 regions, and pinned 0 times$/,
+    { after: { pins: [{ page: 1, count: 2 }] } },
   ],
   [
     'memory/free-is-present',
@@ -462,7 +514,18 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
     'a machine that a core took down which could not go on',
     { after: { vms: [], consumptions: [{ by: 'guest', ended: 'machine', recoverable: false }] } },
   ],
-  ['key/one-owner', 'pages where keys have no numbers', { after: { keys: [], tdPages: [{ ...TD_PAGE, key: 0 }] } }],
+  [
+    'key/one-owner',
+    'pages where keys have no numbers',
+    { after: { keys: [], keyUsers: [], tdPages: [{ ...TD_PAGE, key: 0 }] } },
+  ],
+  [
+    'key/one-owner',
+    'a key that waits for its flush',
+    { after: { keys: [KEY, { key: 2, state: 'reclaim', flushed: false }] } },
+  ],
+  ['key/helper-within-owner', 'an owner without mirrors', { after: { keyUsers: [OWNER] } }],
+  ['key/pins-balanced', 'a VM without regions', { after: { regions: [], pins: [] } }],
   ['gmem/never-rebinds', 'a slot that refers to no file', { after: { slots: [{ ...SLOT, file: undefined }] } }],
   [
     'gmem/one-slot-per-page',
@@ -653,6 +716,7 @@ describe('an invariant', () => {
       ...DIRECT_MAP,
       ...OF_TDS,
       ...OF_STATUS,
+      ...OF_SEV,
     );
     const blind = INVARIANTS.filter((each) => !isObservable(each, black)).map(({ id }) => id);
     expect(blind).toEqual([
@@ -670,6 +734,8 @@ describe('an invariant', () => {
       'td/not-mapped-by-host',
       'poison/contained',
       'key/one-owner',
+      'key/helper-within-owner',
+      'key/pins-balanced',
       'shared/complete-or-flagged',
       'shared/bounded',
       'shared/canonical',
@@ -702,7 +768,10 @@ describe('an invariant', () => {
       ['memory/no-stale-mapping', ['stageTwo', 'slots', 'files', 'caches', 'free', 'hostMaps']],
       [
         'errors/no-effect',
-        ['vms', 'private', 'files', 'slots', 'bindings', 'poisoned', 'tdPages', 'keys', 'lines', 'stageTwo'],
+        [
+          ...['vms', 'private', 'files', 'slots', 'bindings', 'poisoned', 'tdPages', 'keys', 'lines'],
+          ...['keyUsers', 'regions', 'pins', 'stageTwo'],
+        ],
       ],
     ]);
   });

@@ -119,6 +119,18 @@ td.finalize td=td0
 `,
     shows: 'EIO, then ok',
   },
+  {
+    mutant: 'region-registered-unlocked',
+    race: 'registration ∥ move',
+    text: `sev.vm vm=vm0 type=default
+sev.init vm=vm0 how=init flags=0 features=0 ghcb=0
+sev.vm vm=vm1 type=default
+sev.move vm=vm1 from=vm0
+sev.region-add vm=vm0 addr=arena size=0x1000
+sev.close vm=vm0 which=vm
+`,
+    shows: 'key/pins-balanced',
+  },
 ];
 
 function raceMutant(wanted: string): Mutant {
@@ -158,6 +170,18 @@ it('the lock of a folio outlives a task that has it before another one', () => {
   const checking = { specification: specify('direct-map-rfc-v2'), target: simulatorTarget() };
   const text = `${PRIVATE_PAGE.replace('size=0x1000 flags=4', 'size=0x1000 flags=0')}gpc.activate gpc=gpc0 gpa=0 length=0
 kvm.read-guest vcpu=vcpu0 gpa=0 length=8
+`;
+  expect(raceAnywhere(checking, parse(checking.specification, text))).toBeUndefined();
+});
+
+it.each(['add', 'drop'])('a region may find its VM dead when it gets the lock, and not dead before: %s', (what) => {
+  const checking = { specification: specify('sev-linux-7.3'), target: simulatorTarget() };
+  const text = `sev.vm vm=vm0 type=default
+sev.init vm=vm0 how=init flags=0 features=0 ghcb=0
+sev.region-add vm=vm0 addr=arena size=0x1000
+sev.vm vm=vm1 type=default
+sev.move vm=vm1 from=vm0
+sev.region-${what} vm=vm0 addr=arena size=0x1000
 `;
   expect(raceAnywhere(checking, parse(checking.specification, text))).toBeUndefined();
 });

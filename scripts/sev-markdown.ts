@@ -1,5 +1,6 @@
 /** docs/sev.md: who may use a key, and whether an announcement arrives; the table comes from the specification. */
-import { calledIn, HYPERCALL_MACHINES, HYPERCALL_PROFILES, HYPERCALL_WAYS } from '../properties/hypercall-designs.ts';
+import { calledIn, HYPERCALL_MACHINES, HYPERCALL_WAYS } from '../properties/hypercall-designs.ts';
+import { HYPERCALL } from '../properties/support.ts';
 
 const HEAD = `# SEV: keys that are shared, and the call that announces
 
@@ -58,7 +59,7 @@ const cell = (...[profile, machine, way]: Parameters<typeof calledIn>): string =
   return answer === 'exit' && calledIn(profile, machine, way, false) !== 'exit' ? 'patched' : answer;
 };
 
-const table = (profile: (typeof HYPERCALL_PROFILES)[number]): string =>
+const table = (profile: string): string =>
   [
     `### \`${profile}\``,
     '',
@@ -70,4 +71,4 @@ const table = (profile: (typeof HYPERCALL_PROFILES)[number]): string =>
     '',
   ].join('\n');
 
-export const sevMarkdown = (): string => [HEAD, ...HYPERCALL_PROFILES.map(table)].join('\n') + TAIL;
+export const sevMarkdown = (): string => [HEAD, ...HYPERCALL.map(table)].join('\n') + TAIL;

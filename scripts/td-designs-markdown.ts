@@ -60,8 +60,7 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
 const conceded = INVARIANTS.filter(({ id }) => FLAWS.some(({ invariant }) => invariant === id));
 /** Those that all of them keep, of what is only said of TDs. */
 const kept = INVARIANTS.filter(
-  (each) =>
-    each.only !== undefined && TD.every((id) => isAbout(profileById(id), each)) && !conceded.includes(each),
+  (each) => each.only !== undefined && TD.every((id) => isAbout(profileById(id), each)) && !conceded.includes(each),
 );
 
 const whyOf = ({ profile, invariant }: Flaw): string => concession(profileById(profile), invariant)?.why ?? '';

@@ -42,6 +42,17 @@ const checks: readonly Fault[] = [
     },
   },
   {
+    id: 'hypercall-ret-not-preset',
+    shortest: 5,
+    profile: LINUX,
+    fault: 'exits with whatever an earlier call has left in `ret`, which a VMM that sets none gives to the guest',
+    machine: class extends HypercallHost {
+      override presetRet({ run }: HypercallGuest): bigint {
+        return run?.ret ?? 0n;
+      }
+    },
+  },
+  {
     id: 'compatibility-mode-ignored',
     shortest: 2,
     profile: LINUX,

@@ -5,6 +5,7 @@ import { SimulatorMachine } from '../simulator/index.ts';
 import { newLock } from '../simulator/kernel.ts';
 import { TdxMachine } from '../simulator/td/kvm-tdx.ts';
 import type { Fault } from './fault.ts';
+import { SEV_RACE_FAULTS } from './sev.ts';
 import { host } from './td.ts';
 
 export const RACE_FAULTS: readonly Fault[] = [
@@ -117,4 +118,5 @@ export const RACE_FAULTS: readonly Fault[] = [
       },
     ),
   },
+  ...SEV_RACE_FAULTS,
 ];

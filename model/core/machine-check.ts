@@ -1,5 +1,5 @@
 /** State of the realm `mc`: hardware, host and guests that pass poison on. docs/adr/0011-machine-check.md has the words. */
-type Label = string;
+import type { Label } from './label.ts';
 
 /** A line of memory, told by its first word. */
 export interface McLine {

@@ -1,5 +1,5 @@
 /** What a machine knows of guests that call the host. See docs/adr/0012-sev.md. */
-import type { Label } from './state.ts';
+import type { Label } from './label.ts';
 
 /** Places in a guest's text that hold an instruction each. */
 export type HypercallPlace = 'vmcall' | 'vmmcall' | 'ordinary' | 'announcement';

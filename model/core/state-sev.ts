@@ -1,5 +1,5 @@
 /** What a machine knows of SEV guests and their keys. See docs/adr/0012-sev.md. */
-import type { Address, Label } from './state.ts';
+import type { Address, Label } from './label.ts';
 
 export interface SevVcpu {
   /** Its descriptor is open. */

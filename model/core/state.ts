@@ -3,6 +3,7 @@
  * descriptor that first named them. Nothing is stored that can be derived: a file's bindings are the slots that name
  * it, and an object's reference count is the number of things that refer to it.
  */
+import type { Address, Label } from './label.ts';
 import { FRESH_MC_MACHINE, type McMachine } from './machine-check.ts';
 import type { Config } from './profile.ts';
 import { EMPTY, type RangeMap, type RangeSet } from './ranges.ts';
@@ -10,8 +11,7 @@ import { FRESH_HYPERCALL_MACHINE, type HypercallMachine } from './state-hypercal
 import { FRESH_SEV_MACHINE, type SevMachine } from './state-sev.ts';
 import { FRESH_STATUS_MACHINE, type StatusMachine } from './state-status.ts';
 
-/** A name chosen by the command that creates the thing, such as `vm0`; never used twice in a program. */
-export type Label = string;
+export type { Address, Label } from './label.ts';
 
 export type FdKind = 'device' | 'vm' | 'vcpu' | 'gmem' | 'other';
 
@@ -19,12 +19,6 @@ export type FdKind = 'device' | 'vm' | 'vcpu' | 'gmem' | 'other';
 export interface OpenFile {
   readonly kind: FdKind;
   readonly id: Label;
-}
-
-/** An address of the host process: `offset` bytes into the mapping called `base`, or a bare number where base is ''. */
-export interface Address {
-  readonly base: Label;
-  readonly offset: bigint;
 }
 
 export interface Slot {

@@ -15,6 +15,9 @@ const LASTING = [
   'tdPages',
   'keys',
   'lines',
+  'keyUsers',
+  'regions',
+  'pins',
 ] as const satisfies readonly FactPart[];
 
 /** Facts come in no particular order. */

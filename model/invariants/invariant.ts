@@ -28,6 +28,10 @@ export interface Invariant {
   readonly clauses: readonly Clause[];
 }
 
+/** Whether there is in the profile what the sentence speaks of. */
+export const isAbout = (profile: Profile, { only = {} }: Pick<Invariant, 'only'>): boolean =>
+  _.castArray(only).some((condition) => holdsIn(profile, condition));
+
 /**
  * A clause that looks at those parts and at no other. Where none of them has changed since the boundary before, it holds
  * as it did then, and is not asked again.

@@ -231,15 +231,20 @@ export const hypercallCall = defineTransition({
   },
 });
 
-const returnDomains = { guest, ret: u64({ boundaries: [11n, 22n, 1n << 32n] }) } as const;
+const returnDomains = {
+  guest,
+  sets: choice('yes', 'no'),
+  ret: u64({ boundaries: [11n, 22n, 1n << 32n] }),
+} as const;
 type Return = ArgsOf<typeof returnDomains>;
 
 export const hypercallReturn = defineTransition({
   name: 'hypercall.return',
   realm: 'hypercall',
   summary: 'The VMM answers, and the guest goes on.',
-  does: '`KVM_RUN` with `ret` in the exit',
-  tells: 'what the guest finds in RAX: any value of the VMM’s, of 32 bits where the call was',
+  does: '`KVM_RUN`; where the VMM `sets` it, with `ret` in the exit',
+  tells:
+    'what the guest finds in RAX: any value of the VMM’s, of 32 bits where the call was; zero, where the VMM set none',
   source: 'arch/x86/kvm/x86.c: complete_hypercall_exit()',
   args: returnDomains,
   mayAlso: [],
@@ -255,8 +260,18 @@ export const hypercallReturn = defineTransition({
   ],
   accepts: [
     {
+      id: 'hypercall.return/left',
+      when: 'the VMM leaves in the exit what KVM has put there: zero, whatever an earlier call came to',
+      source: EMULATE,
+      applies: ({ sets }) => sets === 'no',
+      accept: ({ guest: label }, state) => ({
+        value: 0n,
+        state: withGuest(state, label, { pending: undefined }),
+      }),
+    },
+    {
       id: 'hypercall.return/answered',
-      when: 'an exit waits for its answer',
+      when: 'the VMM has put its answer there',
       accept: ({ guest: label, ret }, state) => ({
         value: guestOf(state, label).pending === '64' ? ret : ret & U32_MAX,
         state: withGuest(state, label, { pending: undefined }),
@@ -265,6 +280,8 @@ export const hypercallReturn = defineTransition({
   ],
   draw: ({ random, state }) => {
     const label = chooseGuest(random, state, ({ pending }) => pending !== undefined);
-    return label === undefined ? undefined : { guest: label, ret: pick(random, [0n, 11n, 22n, U64_MAX]) };
+    return label === undefined
+      ? undefined
+      : { guest: label, sets: pick(random, ['yes', 'yes', 'no']), ret: pick(random, [0n, 11n, 22n, U64_MAX]) };
   },
 });

@@ -61,7 +61,7 @@ describe('the wrong instruction', () => {
   });
 
   it('is patched once, and is the right one from then on', () => {
-    const answer = 'hypercall.return guest=g ret=0\n';
+    const answer = 'hypercall.return guest=g sets=yes ret=0\n';
     expect(outcomes(MERGED, AMD, call('vmcall') + answer + QUIRK_OFF + call('vmcall'))).toEqual([
       EXIT,
       'ok 0x0',
@@ -100,9 +100,14 @@ describe('KVM_HC_MAP_GPA_RANGE', () => {
   });
 
   it('gives the guest whatever the VMM says, in as many bits as it called with', () => {
-    const answer = 'hypercall.return guest=g ret=0xfffffffffffffffe\n';
+    const answer = 'hypercall.return guest=g sets=yes ret=0xfffffffffffffffe\n';
     expect(outcomes(MERGED, AMD, by({}) + by({}))).toEqual([EXIT, 'silent']);
     expect(outcomes(MERGED, AMD, by({}) + answer + answer)).toEqual([EXIT, 'ok 0xfffffffffffffffe', 'silent']);
     expect(outcomes(MERGED, AMD, by({ bits: 32 }) + answer)).toEqual([EXIT, 'ok 0xfffffffe']);
+  });
+
+  it('gives it zero where the VMM says nothing, although an earlier call was refused', () => {
+    const silent = 'hypercall.return guest=g sets=no ret=7\n';
+    expect(outcomes(MERGED, AMD, by({ cpl: 3 }) + by({}) + silent)).toEqual(['EPERM', EXIT, 'ok 0x0']);
   });
 });

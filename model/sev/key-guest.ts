@@ -28,8 +28,8 @@ const behind = (args: Access, state: State): SevVm => vmBehind(state, args) as S
 const isCovered = ({ isActive, isEs, isSnp, context, vcpus }: SevVm, id: string): boolean =>
   isActive && !isSnp && context !== undefined && (!isEs || vcpus.get(id)?.isEncrypted === true);
 
-/** What backs the frame: a page, nothing, or a file that is gone. */
-function backingOf({ vm: label, gfn: at }: Access, state: State): string | 'nothing' | 'gone' {
+/** What backs the frame: a page by its name, `nothing`, or a file that is `gone`. */
+function backingOf({ vm: label, gfn: at }: Access, state: State): string {
   if (Number(at) < FIRST_OF_SLOTS) return at;
   const { slots } = vmOf(state, label);
   if (!slots.has(at)) return 'nothing';

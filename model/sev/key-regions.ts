@@ -1,6 +1,7 @@
 /** Memory of the process that a guest uses, pinned while it does. */
 import { PAGE_SIZE } from '../core/abi.ts';
 import { sameAddress, u64 } from '../core/domain.ts';
+import type { Observation } from '../core/outcome.ts';
 import { pick, pickOr } from '../core/random.ts';
 import { ARENA, type State } from '../core/state.ts';
 import type { SevRegion } from '../core/state-sev.ts';
@@ -20,6 +21,10 @@ const isMirror = (command: string) =>
     isSo: ({ owner }) => owner !== undefined,
   });
 
+/** kvm_vm_ioctl() asks whether the VM is dead before the command waits for a move of its context to end. */
+const movedMeanwhile = (_args: Region, observed: Observation): boolean =>
+  observed.kind === 'errno' && observed.errno === 'ENOTTY';
+
 export const sevRegionAdd = defineTransition({
   name: 'sev.region-add',
   realm: 'sev',
@@ -28,6 +33,7 @@ export const sevRegionAdd = defineTransition({
   source: `${SEV}: sev_mem_enc_register_region()`,
   args: regionDomains,
   mayAlso: [],
+  transient: movedMeanwhile,
   weight: 5,
   guards: [
     noVm<Region>('sev.region-add'),
@@ -70,10 +76,11 @@ export const sevRegionDrop = defineTransition({
   source: `${SEV}: sev_mem_enc_unregister_region()`,
   args: regionDomains,
   mayAlso: [],
+  transient: movedMeanwhile,
   weight: 4,
   guards: [
     noVm<Region>('sev.region-drop'),
-    dead<Region>('sev.region-drop'),
+    dead<Region>('sev.region-drop', KIND),
     isMirror('sev.region-drop'),
     notSev<Region>('sev.region-drop'),
     {

@@ -37,12 +37,16 @@ const onBoth = ({ isSo, ...row }: Row): Guard<Pair> => {
   };
 };
 
+/** No file, another file, or this VM. */
+const FROM = 'from';
+
 /** Rows of both capabilities, up to the locks. */
 const sourceRows = (command: string, source: string): readonly Guard<Pair>[] => [
   noVm<Pair>(command),
   dead<Pair>(command),
   {
     id: `${command}/bad-descriptor`,
+    group: FROM,
     errno: 'EBADF',
     when: '`from` names no open file',
     source,
@@ -51,6 +55,7 @@ const sourceRows = (command: string, source: string): readonly Guard<Pair>[] => 
   },
   {
     id: `${command}/not-a-vm`,
+    group: FROM,
     errno: 'EBADF',
     when: '`from` is a file that is not a VM',
     source,
@@ -59,6 +64,7 @@ const sourceRows = (command: string, source: string): readonly Guard<Pair>[] => 
   },
   {
     id: `${command}/same-vm`,
+    group: FROM,
     errno: 'EINVAL',
     when: '`from` is the VM itself',
     source: `${SEV}: sev_lock_two_vms()`,

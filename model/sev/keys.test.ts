@@ -20,7 +20,7 @@ function run(text: string, profile = 'sev-linux-7.3'): readonly Line[] {
     ({ state } = step);
     const keys = (factsOfState(state).keys ?? [])
       .filter((each) => each.state !== 'free')
-      .map(({ key, vm, state: how }) => `${key} ${how === 'assigned' ? vm : how}`)
+      .map(({ key, vm, state: how }) => `${key} ${how === 'assigned' ? (vm ?? 'nobody') : how}`)
       .join(', ');
     return { outcome: step.unmodelled === undefined ? printOutcome(step.outcome) : 'silent', keys };
   });

@@ -38,7 +38,8 @@ const HANDLERS: Readonly<Record<string, Handler>> = {
     guest.regs = { cpl: Number(cpl), isLong: bits === '64', rax: nr, rbx: a0, rcx: a1, rdx: a2 };
     return host.kvmRun(guest, host.placeOf(by));
   },
-  'hypercall.return': (host, guest, { ret }: { ret: bigint }) => ok(host.kvmRunAgain(guest, ret)),
+  'hypercall.return': (host, guest, { sets, ret }: { sets: 'yes' | 'no'; ret: bigint }) =>
+    ok(host.kvmRunAgain(guest, sets === 'yes' ? ret : undefined)),
   'hypercall.close': (host, guest) => {
     host.guests.delete(guest.label);
     return ok();
@@ -68,7 +69,9 @@ export class HypercallHost extends HypercallKvm {
   }
 
   facts(): Facts {
-    return { hypercalls: [...this.guests.values()].map(({ label, completesIo }) => ({ guest: label, pending: completesIo })) };
+    return {
+      hypercalls: [...this.guests.values()].map(({ label, completesIo }) => ({ guest: label, pending: completesIo })),
+    };
   }
 
   private boot({ guest: label, cpu, sev, text }: GuestArgs): Outcome {

@@ -50,7 +50,7 @@ describe('an instruction that the processor has', () => {
     const guest = new Guest({ cpu });
     expect(guest.call(by)).toMatch(EXIT);
     expect(guest.host.facts()).toEqual({ hypercalls: [{ guest: 'g', pending: true }] });
-    expect(guest.run('return', { ret: 7n })).toBe('ok 0x7');
+    expect(guest.run('return', { sets: 'yes', ret: 7n })).toBe('ok 0x7');
     expect(guest.host.facts()).toEqual({ hypercalls: [{ guest: 'g', pending: false }] });
   });
 
@@ -69,6 +69,13 @@ describe('an instruction that the processor has', () => {
     expect(new Guest().call('vmmcall', call)).toMatch(answer);
   });
 
+  it('finds zero where the VMM puts no answer into the exit, whatever was there', () => {
+    const guest = new Guest();
+    expect(guest.call('vmmcall', { cpl: '3' })).toBe('EPERM');
+    guest.call('vmmcall');
+    expect(guest.run('return', { sets: 'no', ret: 7n })).toBe('ok 0x0');
+  });
+
   it('is answered ENOSYS where the VMM does not listen, before its arguments are looked at', () => {
     const guest = new Guest();
     guest.run('exits', { mask: 0n });
@@ -78,7 +85,7 @@ describe('an instruction that the processor has', () => {
   it('gives the guest 32 bits of the answer in compatibility mode', () => {
     const guest = new Guest();
     guest.call('vmmcall', { bits: '32' });
-    expect(guest.run('return', { ret: 0x1_0000_0002n })).toBe('ok 0x2');
+    expect(guest.run('return', { sets: 'yes', ret: 0x1_0000_0002n })).toBe('ok 0x2');
   });
 });
 
@@ -99,7 +106,7 @@ describe('an instruction that the processor has not', () => {
   it('stays patched, where a write that fails stays undone', () => {
     const guest = new Guest();
     guest.call('vmcall');
-    guest.run('return', { ret: 0n });
+    guest.run('return', { sets: 'yes', ret: 0n });
     guest.run('quirk', { mask: FIX_HYPERCALL_INSN });
     expect(guest.call('vmcall')).toMatch(EXIT);
   });
@@ -122,7 +129,7 @@ describe('before and after alternatives', () => {
   ] as const)('a guest of SEV announces with %s: %s, %s', (feature, before, after) => {
     const guest = new Guest({ sev: 'yes', ...(feature !== undefined && { feature }) });
     expect(guest.call('announcement')).toMatch(before);
-    guest.run('return', { ret: 0n });
+    guest.run('return', { sets: 'yes', ret: 0n });
     guest.run('alternatives');
     expect(guest.call('announcement')).toMatch(after);
   });
@@ -136,7 +143,7 @@ describe('before and after alternatives', () => {
     const guest = new Guest({ cpu, ...(feature !== undefined && { feature }) });
     guest.run('quirk', { mask: FIX_HYPERCALL_INSN });
     expect(guest.call('ordinary')).toMatch(before);
-    guest.run('return', { ret: 0n });
+    guest.run('return', { sets: 'yes', ret: 0n });
     guest.run('alternatives');
     expect(guest.call('ordinary')).toMatch(after);
   });

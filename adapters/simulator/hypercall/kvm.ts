@@ -162,9 +162,9 @@ export class HypercallKvm extends Kernel {
   }
 
   /** KVM_RUN after an exit, into which the VMM has put `ret` where it does so at all. */
-  kvmRunAgain(guest: HypercallGuest, ret: bigint): bigint {
+  kvmRunAgain(guest: HypercallGuest, ret: bigint | undefined): bigint {
     this.lock(guest.vcpuMutex);
-    if (guest.run !== undefined) guest.run.ret = ret;
+    if (guest.run !== undefined && ret !== undefined) guest.run.ret = ret;
     this.completeHypercallExit(guest);
     this.unlock(guest.vcpuMutex);
     return guest.regs.rax;

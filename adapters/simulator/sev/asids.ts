@@ -1,5 +1,6 @@
 /** Address space identifiers: one for each context, used again only behind a flush. Source: arch/x86/kvm/svm/sev.c. */
 import type { Errno } from '../../../model/core/outcome.ts';
+import type { Label } from '../../../model/core/state.ts';
 import type { Kvm } from '../objects.ts';
 import { Svm } from './svm.ts';
 
@@ -17,6 +18,8 @@ export abstract class Asids extends Svm {
   /** sev_asid_bitmap, sev_reclaim_asid_bitmap */
   readonly asidBitmap = new Set<number>();
   readonly reclaimAsidBitmap = new Set<number>();
+  /** For facts alone: whose an ASID was that cannot be given back. */
+  readonly leakedAsids = new Map<number, Label>();
 
   /** sev_asid_new() */
   sevAsidNew(kvm: Kvm): Errno | undefined {

@@ -2,10 +2,10 @@
 import type { Facts, KeyFact } from '../../../model/core/facts.ts';
 import { ARENA } from '../mm.ts';
 import { ASIDS } from './asids.ts';
-import type { SevMachine } from './machine.ts';
 import type { SevInfo } from './objects.ts';
+import type { Sharing } from './sharing.ts';
 
-export function sevFacts(machine: SevMachine): Facts {
+export function sevFacts(machine: Sharing): Facts {
   const vms = [...machine.vmList].map((kvm) => ({ kvm, vm: kvm.label, sev: machine.toKvmSevInfo(kvm) }));
   const active = vms.filter(({ sev }) => sev.active);
   const pageOf = arenaPages(machine);
@@ -22,7 +22,7 @@ export function sevFacts(machine: SevMachine): Facts {
   };
 }
 
-function keyFact(machine: SevMachine, key: number): KeyFact {
+function keyFact(machine: Sharing, key: number): KeyFact {
   const flushed = !machine.memory.holdsOther(key, machine.firmware.keyOf(key));
   if (!machine.asidBitmap.has(key)) return { key, state: 'free', flushed };
   if (machine.reclaimAsidBitmap.has(key)) return { key, state: 'reclaim', flushed };
@@ -35,7 +35,7 @@ const ownsAsid = ({ active, asid, encContextOwner }: SevInfo, key: number): bool
   active && asid === key && encContextOwner === undefined;
 
 /** Pages of the arena, by frame. */
-function arenaPages(machine: SevMachine): (frame: number) => number {
+function arenaPages(machine: Sharing): (frame: number) => number {
   const delta = Number(machine.vmas.get(ARENA)?.ptes.get(0) ?? 0);
   return (frame) => frame - delta;
 }

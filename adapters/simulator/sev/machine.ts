@@ -13,9 +13,6 @@ import { Sharing } from './sharing.ts';
 export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export class SevMachine extends Sharing {
-  /** For facts alone: whose an ASID was that cannot be given back. */
-  readonly leakedAsids = new Map<number, Label>();
-
   /** sev_vm_destroy() */
   protected override vmDestroy(kvm: Kvm): void {
     const sev = this.toKvmSevInfo(kvm);

@@ -142,7 +142,7 @@ describe('a launch', () => {
     expect([host.load('vm0'), host.load('vm0', 1), host.load('vm0', 2)]).toEqual(['ok 0x0', 'ok 0x0', 'ciphertext']);
     host.run('sev.launch-update-data vm=vm0 addr=arena len=0x1000');
     expect(host.load('vm0')).toBe('ciphertext');
-    expect(host.facts['pins']).toEqual([]);
+    expect(host.facts.pins).toEqual([]);
   });
 
   it('encrypts the state of each vCPU once', () => {
@@ -166,18 +166,18 @@ describe('regions', () => {
   it('pin their pages, and are found by address and size', () => {
     const host = new Host().guest('vm0');
     host.all('sev.region-add vm=vm0 addr=arena+0x800 size=0x1000', 'sev.region-add vm=vm0 addr=arena size=1');
-    expect(host.facts['regions']).toEqual([
+    expect(host.facts.regions).toEqual([
       { vm: 'vm0', start: 0, end: 2 },
       { vm: 'vm0', start: 0, end: 1 },
     ]);
-    expect(host.facts['pins']).toEqual([
+    expect(host.facts.pins).toEqual([
       { page: 0, count: 2 },
       { page: 1, count: 1 },
     ]);
     expect(host.run('sev.region-drop vm=vm0 addr=arena size=2')).toBe('EINVAL');
     expect(host.run('sev.region-drop vm=vm0 addr=arena size=1')).toBe('ok');
     host.close('vm0');
-    expect(host.facts['pins']).toEqual([]);
+    expect(host.facts.pins).toEqual([]);
   });
 
   it.each([
@@ -188,7 +188,7 @@ describe('regions', () => {
   ])('with %s are refused: %s', (size, answer) => {
     const host = new Host().guest('vm0');
     expect(host.run(`sev.region-add vm=vm0 addr=arena ${size}`)).toBe(answer);
-    expect(host.facts['pins']).toEqual([]);
+    expect(host.facts.pins).toEqual([]);
   });
 
   it('are not the affair of a mirror, whatever order the call looks in', () => {
@@ -221,7 +221,7 @@ describe('a mirror', () => {
     host.close('vm0');
     expect(host.facts.vms).toHaveLength(2);
     expect(host.load('vm1')).toBe('ok 0x7');
-    expect(host.facts['keyUsers']).toContainEqual({ vm: 'vm1', key: 3, owner: 'vm0' });
+    expect(host.facts.keyUsers).toContainEqual({ vm: 'vm1', key: 3, owner: 'vm0' });
     host.close('vm1');
     expect(host.facts.vms).toEqual([]);
     expect(host.key(3)).toMatchObject({ state: 'reclaim' });
@@ -230,7 +230,7 @@ describe('a mirror', () => {
   it('goes with a context that moves, and its reference with it', () => {
     const host = mirrored();
     host.all('sev.vm vm=vm2 type=default', 'sev.move vm=vm2 from=vm0');
-    expect(host.facts['keyUsers']).toContainEqual({ vm: 'vm1', key: 3, owner: 'vm2' });
+    expect(host.facts.keyUsers).toContainEqual({ vm: 'vm1', key: 3, owner: 'vm2' });
     host.close('vm0');
     host.run('sev.close vm=vm2 which=vm');
     expect(host.facts.vms).toEqual([{ vm: 'vm1' }, { vm: 'vm2' }]);
@@ -241,7 +241,7 @@ describe('a mirror', () => {
   it('can move itself, and is still a mirror', () => {
     const host = mirrored();
     host.all('sev.vm vm=vm2 type=sev', 'sev.move vm=vm2 from=vm1');
-    expect(host.facts['keyUsers']).toContainEqual({ vm: 'vm2', key: 3, owner: 'vm0' });
+    expect(host.facts.keyUsers).toContainEqual({ vm: 'vm2', key: 3, owner: 'vm0' });
     host.close('vm1');
     host.close('vm0');
     expect(host.facts.vms).toEqual([{ vm: 'vm0' }, { vm: 'vm2' }]);
@@ -257,7 +257,7 @@ describe('a context that moves', () => {
     expect(host.run('sev.move vm=vm1 from=vm0')).toBe('ok');
     expect([host.load('vm1'), host.load('vm0')]).toEqual(['ok 0x7', 'EIO']);
     expect(host.run('sev.guest-status vm=vm0')).toBe('EIO');
-    expect(host.facts['regions']).toEqual([{ vm: 'vm1', start: 0, end: 1 }]);
+    expect(host.facts.regions).toEqual([{ vm: 'vm1', start: 0, end: 1 }]);
   });
 
   it('leaves the descriptor of /dev/sev behind, and a type that waits for KVM_SEV_INIT2 waits on', () => {
