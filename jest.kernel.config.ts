@@ -7,7 +7,7 @@ const config: Config = {
   ...project('kernel', ['adapters/**/*.kernel.test.ts']),
   globalSetup: '<rootDir>/jest.kernel.setup.ts',
   maxWorkers: 1,
-  testTimeout: 120_000,
+  testTimeout: 300_000,
 };
 
 export default config;

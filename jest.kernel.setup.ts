@@ -5,7 +5,7 @@ import { cachedKernels } from './adapters/linux/kernels.ts';
 import { kvmUnavailable } from './adapters/linux/kvm.ts';
 
 /** All of them together; kernels that hang are not to be waited for. */
-const LIMIT_MS = 480_000;
+const LIMIT_MS = 1_800_000;
 
 const firstLine = (text: string): string => text.split('\n', 1)[0] ?? '';
 

@@ -2,16 +2,18 @@
  * The first process in a guest that exists to run the agent. It mounts what the agent needs, loads modules, and
  * then starts one agent after the other on the virtio port named `gmem`: each time the host connects, an agent that has the
  * connection to itself. What it says on the console is for the host to follow. While an agent runs, the console also
- * listens: 'k' kills the agent, and 'p' is answered, after all that the kernel has said before.
+ * listens: 'k' kills the agent, and 'p' is answered, after all that the kernel has said before. And memory fails when the
+ * agent asks for it, see frames.h.
  */
 #define _GNU_SOURCE
+#include "frames.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -28,7 +30,7 @@
 #define PORT_APPEARS_MS 10000
 #define HOST_CONNECTS_MS 60000
 #define NAP_MS 10
-#define CONSOLE_MS 50
+#define OBEY_MS 50
 
 static void nap(void)
 {
@@ -169,8 +171,9 @@ static pid_t start_agent(char *path)
 {
 	pid_t agent;
 
-	/* A 'k' that came too late for the agent before is not for this one. */
+	/* A 'k' that came too late for the agent before is not for this one, nor is an answer. */
 	tcflush(STDIN_FILENO, TCIFLUSH);
+	frames_forget();
 	agent = fork();
 	if (agent < 0)
 		give_up("no process for the agent");
@@ -186,15 +189,30 @@ static pid_t start_agent(char *path)
 
 static void obey_console(pid_t agent)
 {
-	struct pollfd console = { .fd = STDIN_FILENO, .events = POLLIN };
 	char byte;
 
-	if (poll(&console, 1, CONSOLE_MS) <= 0 || read(STDIN_FILENO, &byte, 1) != 1)
+	if (read(STDIN_FILENO, &byte, 1) != 1)
 		return;
 	if (byte == 'k')
 		kill(-agent, SIGKILL);
 	if (byte == 'p')
 		printf("init: present\n");
+}
+
+/* For a while. */
+static void obey(pid_t agent)
+{
+	struct pollfd from[] = {
+		{ .fd = STDIN_FILENO, .events = POLLIN },
+		{ .fd = frames_arrival(), .events = POLLIN },
+	};
+
+	if (poll(from, sizeof(from) / sizeof(from[0]), OBEY_MS) <= 0)
+		return;
+	if (from[0].revents)
+		obey_console(agent);
+	if (from[1].revents)
+		frames_serve();
 }
 
 /* Waits until the agent has ended, and ends what it left behind. Returns its status. */
@@ -209,7 +227,7 @@ static int await_end(pid_t agent)
 			return status;
 		}
 		if (ended <= 0)
-			obey_console(agent);
+			obey(agent);
 	}
 }
 
@@ -221,6 +239,7 @@ int main(void)
 	mount_all();
 	log_to_kernel();
 	load_modules();
+	printf("init: memory %s on request\n", frames_watch() ? "fails" : "does not fail");
 	for (int waited = 0; !find_port(port); waited += NAP_MS) {
 		if (waited >= PORT_APPEARS_MS)
 			give_up("there is no virtio port named gmem");

@@ -169,7 +169,7 @@ describe('the text of a program in C', () => {
   it.each([
     [
       'gmem.create file=f vm=vm0 size=0x1000 flags=0 reserved=0\nmemory.fail fd=f page=0',
-      'memory failures are not injected into kernels yet',
+      'memory failures are injected only into kernels in QEMU',
     ],
     ['fault.slab skip=0', 'failing allocations are not injected into kernels yet'],
   ])('is refused for %j', (lines, reason) => {

@@ -6,6 +6,7 @@ import { PAGE_MASK, PAGE_SIZE } from '../../model/core/abi.ts';
 import type { Address, Label } from '../../model/core/state.ts';
 import { SYSTEMS, type Command } from '../../model/catalogue.ts';
 import type { Operand } from './calls.ts';
+import type { MemoryFailures } from './frames.ts';
 import { copy, type Guest } from './guest.ts';
 import { address, plus, value, type Lowering } from './lowering.ts';
 import { pinned } from './pinned.ts';
@@ -33,6 +34,7 @@ export interface Context {
   readonly file: Operand;
   /** How vCPUs touch memory, where the program makes them do so. */
   readonly guest: Guest | undefined;
+  readonly failures: MemoryFailures;
   /** Whether a VM is given the slot that holds code and tables of its vCPUs. */
   readonly furnishes: (vm: Label) => boolean;
   /** vCPUs that touch memory. */
@@ -55,7 +57,6 @@ const allOf = <S extends System>(system: S, why: string) =>
 /** Commands that no released kernel has, or that take more than system calls; and why. */
 export const ABSENT = {
   'gmem.link': 'no released kernel has KVM_LINK_GUEST_MEMFD',
-  'memory.fail': 'memory failures are not injected into kernels yet',
   'fault.slab': 'failing allocations are not injected into kernels yet',
   ...allOf('direct map', 'no released kernel takes guest memory out of the direct map'),
   ...allOf('TD-private memory', 'TDX, SEV and s390 hosts are not driven yet'),
@@ -206,6 +207,8 @@ export const COMMANDS: { readonly [N in Executable]: Lower<N> } = {
         value(unsigned(length)),
       ),
     ),
+
+  'memory.fail': ({ fd, page }, { lowering, failures }) => failures.fail(lowering.descriptor(fd), page),
 
   'file.io': ({ fd, op, offset }, { lowering }) => {
     const name = ({ read: 'read', write: 'write', pread: 'pread64', pwrite: 'pwrite64' } as const)[op];

@@ -25,7 +25,14 @@ export const AGENT: Build = {
 };
 
 /** The first process of a guest. */
-export const INIT: Build = { name: 'init', files: ['agent/init.c'], flags: AGENT.flags };
+export const INIT: Build = {
+  name: 'init',
+  files: ['agent/init.c', 'agent/frames.c', 'agent/frames.h'],
+  flags: AGENT.flags,
+};
+
+/** In place of the agent: a task whose memory fails. */
+export const TASK: Build = { name: 'task', files: ['agent/task.c'], flags: AGENT.flags };
 
 export const AGENT_FUZZER: Build = {
   name: 'agent-fuzz',

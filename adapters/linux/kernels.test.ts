@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it } from '@jest/globals';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { cachedKernels, newestKernel } from './kernels.ts';
@@ -39,4 +39,18 @@ it('finds the kernels in the cache folder, the newest last', () => {
   ]);
   expect(newestKernel('debian', 'built')?.name).toBe('7.10.1-built-0');
   expect(newestKernel('checked')?.name).toBe('7.10.1-built-lockdep-kasan-1a2b3c4d');
+});
+
+it('takes the one that was built last for the newest of a version, whatever its configuration', () => {
+  const kernels = join(folder, 'gmem-conformance/kernels');
+  for (const [name, seconds] of [
+    ['7.9.1-built-ffffffff', 30],
+    ['7.10.1-built-ffffffff', 10],
+    ['7.10.1-built-00000000', 20],
+  ] as const) {
+    mkdirSync(join(kernels, name), { recursive: true });
+    writeFileSync(join(kernels, name, 'vmlinuz'), '');
+    utimesSync(join(kernels, name), seconds, seconds);
+  }
+  expect(newestKernel('built')?.name).toBe('7.10.1-built-00000000');
 });

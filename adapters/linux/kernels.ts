@@ -1,5 +1,5 @@
 /** Kernels that scripts/debian-kernel and scripts/build-kernel have left in the cache folder. */
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheFolder } from './cache.ts';
 
@@ -19,12 +19,14 @@ export interface CachedKernel extends Kernel {
   readonly origin: Origin;
 }
 
-/** Those that are there, the newest last. */
+/** Those that are there, the newest last: by version, and of one version by when it was built. */
 export function cachedKernels(): readonly CachedKernel[] {
   const folder = join(cacheFolder(), 'kernels');
   if (!existsSync(folder)) return [];
+  const { compare } = new Intl.Collator('en', { numeric: true });
+  const builtAt = (name: string): number => statSync(join(folder, name)).mtimeMs;
   return readdirSync(folder)
-    .sort(new Intl.Collator('en', { numeric: true }).compare)
+    .sort((a, b) => compare(withoutHash(a), withoutHash(b)) || builtAt(a) - builtAt(b))
     .map((name) => ({ name, image: join(folder, name, 'vmlinuz'), modules: join(folder, name, 'modules') }))
     .filter(({ image }) => existsSync(image))
     .map(({ modules, ...kernel }) => ({
@@ -37,6 +39,8 @@ export function cachedKernels(): readonly CachedKernel[] {
 /** The newest of one of these origins. */
 export const newestKernel = (...origins: readonly Origin[]): CachedKernel | undefined =>
   cachedKernels().findLast(({ origin }) => origins.includes(origin));
+
+const withoutHash = (name: string): string => name.replace(/(-built.*)-[0-9a-f]+$/, '$1');
 
 /** scripts/build-kernel names what it builds VERSION-built-HASH, or VERSION-built-lockdep-kasan-HASH. */
 function originOf(name: string): Origin {

@@ -88,6 +88,15 @@ describe('facts', () => {
     ]);
   });
 
+  it('name the frames that have failed so far, where memory fails at all', () => {
+    const looks = [FACTS, { ...FACTS, failed: 4 }, { ...FACTS, failed: 5 }, FACTS];
+    const results = shown();
+    const outputs = [...results.outputs, words(0x1234n), words(0n)];
+    expect(factsOf(looks, { ...results, outputs }).map(({ poisoned }) => poisoned)).toEqual([
+      ...[[], [0x1234], [0x1234], [0x1234]],
+    ]);
+  });
+
   it('tell of a first touch once, only of what was loaded, and of every byte', () => {
     expect(factsOf([FACTS, FACTS], shown()).map(({ firstTouches }) => firstTouches?.length)).toEqual([1, 0]);
     expect(factsOf([FACTS], shown({ results: [0n, 8n, 0n] }))[0]?.firstTouches).toEqual([]);

@@ -27,6 +27,8 @@ export interface Look {
   readonly files: readonly FileLook[];
   readonly mappings: readonly MappingLook[];
   readonly loaded: LoadedLook | undefined;
+  /** The output that holds the frame that has just failed, if one has. */
+  readonly failed?: number;
 }
 
 interface FileLook {
@@ -93,7 +95,8 @@ export class Looking {
     const mappings = [...this.#mappings]
       .filter(([, { inode }]) => seen.has(inode))
       .map(([label, mapping]) => this.#lookAtMapping(label, mapping));
-    return { steps: [first, this.#lowering.steps.length], files, mappings, loaded };
+    const failed = reading.kind === 'failure' ? { failed: reading.frame } : {};
+    return { steps: [first, this.#lowering.steps.length], files, mappings, loaded, ...failed };
   }
 
   #note({ name, args }: Command): void {
@@ -169,7 +172,9 @@ export class Looking {
 /** What the kernel showed behind every command. */
 export function factsOf(looks: readonly Look[], results: CallResults): readonly Facts[] {
   let before: readonly ResidentFact[] = [];
-  return looks.map(({ files, mappings, loaded }) => {
+  // Where no memory fails, nothing is known by looking for poison.
+  const poisoned: number[] | undefined = looks.some(({ failed }) => failed !== undefined) ? [] : undefined;
+  return looks.map(({ files, mappings, loaded, failed }) => {
     const seen = files.filter(({ stat }) => results.results[stat] === 0n);
     const inodes = seen.map((file) => inodeOf(file, results));
     const resident = seen.flatMap((file) => residentOf(file, results));
@@ -178,7 +183,9 @@ export function factsOf(looks: readonly Look[], results: CallResults): readonly 
       .flatMap((mapping) => userOf(mapping, results));
     const firstTouches = loaded === undefined ? [] : touchOf(loaded, before, resident, results);
     before = resident;
-    return { inodes, resident, user, firstTouches };
+    const frame = failed === undefined ? 0n : (wordsOf(results, failed)[0] ?? 0n);
+    if (frame !== 0n) poisoned?.push(Number(frame));
+    return { inodes, resident, user, firstTouches, ...(poisoned && { poisoned: [...poisoned] }) };
   });
 }
 

@@ -237,17 +237,50 @@ describe('a command', () => {
     expect(structs(text, name)).toEqual([bytes]);
   });
 
-  test.each(['gmem.link', 'memory.fail', 'fault.slab'])('%s is none that a kernel executes', (name) => {
+  test.each(['gmem.link', 'fault.slab'])('%s is none that a kernel executes', (name) => {
     expect(CATALOGUE.some((each) => each.name === name)).toBe(true);
     expect(() => lower([{ name, args: {} }], FULL_MACHINE)).toThrow(`a kernel cannot execute ${name}`);
   });
+
+  it('keeps its own slot far from where page tables may lead, also where a refused command speaks of all that is far', () => {
+    const { guest } = lowered(
+      `${VCPU}\nguest.walk vcpu=vcpu0 cr3=0 gva=0 access=read\nvcpu.prefault vcpu=none gpa=0x5000 size=0xfffffffffa000 flags=0`,
+    );
+    expect(guest?.gpa).toBeGreaterThan(1n << 50n);
+  });
 });
 
-it('keeps its own slot far from where page tables may lead, also where a refused command speaks of all that is far', () => {
-  const { guest } = lowered(
-    `${VCPU}\nguest.walk vcpu=vcpu0 cr3=0 gva=0 access=read\nvcpu.prefault vcpu=none gpa=0x5000 size=0xfffffffffa000 flags=0`,
-  );
-  expect(guest?.gpa).toBeGreaterThan(1n << 50n);
+describe('a memory failure', () => {
+  const program = parse(`${FILE}\nmemory.fail fd=file0 page=2\nmemory.fail fd=file0 page=1`);
+
+  it('is asked for where the kernel is one that it may be done to', () => {
+    expect(() => lower(program, FULL_MACHINE)).toThrow(
+      'a kernel cannot execute memory.fail: memory failures are injected only into kernels in QEMU',
+    );
+    const { calls, firstSteps, end } = lower(program, FULL_MACHINE, { failsMemory: true });
+    const [first = 0, , failing, again] = firstSteps;
+    expect(calls.steps.slice(failing, end).map((step) => print(step, first))).toEqual([
+      ...['openat(0xffffffffffffff9c, &, 0x80002)', 'openat(0xffffffffffffff9c, &, 0x80002)'],
+      ...['fstat(r1, &)', 'write(r2, &, 0x18)', 'read(r3, &, 0x10)'],
+      ...['fstat(r1, &)', 'write(r2, &, 0x18)', 'read(r3, &, 0x10)'],
+    ]);
+    expect(again).toBe((failing ?? 0) + 5);
+  });
+
+  it('says which page, in front of what fstat() says of the file', () => {
+    const { calls } = lower(program, FULL_MACHINE, { failsMemory: true });
+    const asked = calls.steps.flatMap((step, at) => {
+      const [, from] = step.kind === 'call' && step.number === SYS.write ? step.args : [];
+      const [, stat] = (calls.steps[at - 1] as Extract<Step, { kind: 'call' }> | undefined)?.args ?? [];
+      if (from?.kind !== 'address' || stat?.kind !== 'address') return [];
+      const bytes = calls.segments.find(({ offset }) => offset === from.offset)?.bytes;
+      return [[bytes && Buffer.from(bytes).readBigUInt64LE(), stat.offset - from.offset]];
+    });
+    expect(asked).toEqual([
+      [2n, 8],
+      [1n, 8],
+    ]);
+  });
 });
 
 describe('labels', () => {

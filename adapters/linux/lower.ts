@@ -7,6 +7,7 @@ import type { AnyCommand } from '../../model/core/specification.ts';
 import { ARENA, ARENA_PAGES, DEVICE, OTHER, type Label } from '../../model/core/state.ts';
 import type { CallProgram, CallResults } from './calls.ts';
 import { ABSENT, COMMANDS, unmapRun, type Context, type Executable } from './commands.ts';
+import { MemoryFailures } from './frames.ts';
 import { Guest, type GuestPlan, type Hideout } from './guest.ts';
 import { Looking, type Look } from './looks.ts';
 import { Lowering, value, type Legend } from './lowering.ts';
@@ -50,12 +51,14 @@ export interface LowerOptions {
   readonly tellsPlaces?: boolean | undefined;
   /** The program looks at what the kernel shows, behind every command. */
   readonly looking?: boolean | undefined;
+  /** Memory fails when the program asks for it: its kernel is one in QEMU, with agent/frames.c at work. */
+  readonly failsMemory?: boolean | undefined;
 }
 
 export function lower(
   program: readonly AnyCommand[],
   machine: Machine,
-  { tellsPlaces = false, looking = false }: LowerOptions = {},
+  { tellsPlaces = false, looking = false, failsMemory = false }: LowerOptions = {},
 ): LoweredProgram {
   const commands = program as readonly Command[];
   const lowering = new Lowering();
@@ -71,6 +74,7 @@ export function lower(
     tell(index);
     const lowerIt = COMMANDS[name as Executable] as ((args: object, context: Context) => Reading) | undefined;
     if (lowerIt === undefined) throw new NotExecutable(index, name, ABSENT[name as keyof typeof ABSENT]);
+    if (name === 'memory.fail' && !failsMemory) throw new NotExecutable(index, name, ONLY_IN_QEMU);
     const reading = lowerIt(args, context);
     if (eyes !== undefined) looks.push(eyes.after(command, reading));
     return reading;
@@ -90,6 +94,8 @@ export function lower(
   };
 }
 
+const ONLY_IN_QEMU = 'memory failures are injected only into kernels in QEMU';
+
 /** The file through which bytes are copied. */
 const SCRATCH = 'scratch';
 
@@ -107,7 +113,7 @@ function prepare(lowering: Lowering, commands: readonly Command[], machine: Mach
     vcpus.size === 0 && !walks(commands) && machine.twoDimensionalPaging
       ? undefined
       : new Guest(lowering, hide(commands, machine, Guest.room(pages.length)), pages, machine.vcpuPhysicalBits);
-  return { lowering, file, guest, furnishes, active: vcpus, runs: new Map() };
+  return { lowering, file, guest, failures: new MemoryFailures(lowering), furnishes, active: vcpus, runs: new Map() };
 }
 
 /** Answers the step that opens the file for reading and writing. */

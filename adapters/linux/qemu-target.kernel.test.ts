@@ -9,6 +9,7 @@ import { parseProgram } from '../../model/core/program.ts';
 import { Specification } from '../../model/core/specification.ts';
 import type { Kernel } from './kernels.ts';
 import { qemuSuite } from '../../properties/kernel.ts';
+import { scenarioText } from '../../scenarios/library.ts';
 import type { Operand, Step } from './calls.ts';
 import { lower, type LoweredProgram } from './lower.ts';
 import { address, value } from './lowering.ts';
@@ -108,6 +109,21 @@ qemuSuite('debian', (kernel) => {
     const check = await boot(kernel, spoiled(sysrq('c'), 1));
     expect(await check()).toMatchObject(crash(/^crash: Kernel panic - not syncing: sysrq triggered crash\n/));
     expect(await check()).toEqual(CONFORMS);
+  });
+
+  it('has lost as much memory as it may: then there is a new machine', async () => {
+    const { image, modules } = kernel;
+    const opened = await openQemu({ kernel: image, modules }, { mostFailures: 3 });
+    target = opened;
+    const specification = new Specification({ profile: opened.profile, machine: opened.machine }, CATALOGUE);
+    const { program } = parseProgram(specification, scenarioText('poison-entry-outlives-punch'));
+    const at: (string | undefined)[] = [];
+    for (let time = 0; time < 4; time++) {
+      expect(await checkProgram({ specification, target: opened }, program)).toMatchObject({ kind: 'conforms' });
+      at.push(machines()[0]);
+    }
+    expect(at[0]).toBe(at[2]);
+    expect(at[3]).not.toBe(at[2]);
   });
 
   it('is killed from outside: the program is executed once more, on a new machine', async () => {

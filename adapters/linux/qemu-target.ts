@@ -54,6 +54,10 @@ class QemuHost implements Host {
     this.#append = append;
   }
 
+  get failsMemory(): boolean {
+    return this.#machine?.failsMemory === true;
+  }
+
   async connect(): ReturnType<QemuMachine['connect']> {
     const machine = await this.#running();
     try {

@@ -5,11 +5,12 @@ import { connect, type Socket } from 'node:net';
 import { constants as system, tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { AgentConnection, type Departure, type Peer } from './agent.ts';
-import { AGENT, compile, INIT } from './compile.ts';
+import { AGENT, compile, INIT, type Build } from './compile.ts';
 import { initramfs } from './initramfs.ts';
 import { KernelLog, type KernelReport } from './kernel-log.ts';
 import type { Kernel } from './kernels.ts';
 import { resolveModules } from './modules.ts';
+import { Monitor } from './monitor.ts';
 
 export interface QemuOptions {
   readonly kernel: Kernel;
@@ -21,6 +22,10 @@ export interface QemuOptions {
   readonly timeoutMs?: number;
   /** Added to the kernel's command line. */
   readonly append?: string;
+  /** What QEMU calls a model of a processor. */
+  readonly cpu?: string;
+  /** What init starts on the port; the agent. */
+  readonly program?: Build;
 }
 
 export type Accelerator = 'kvm' | 'tcg';
@@ -44,8 +49,12 @@ const DEATH_MS = 5000;
 /** How long init may take to answer. */
 const ANSWER_MS = 5000;
 
-/** Only warnings go to the console, so that the boot does not wait for it; a kernel that ends takes QEMU along. */
-const COMMAND_LINE = 'console=ttyS0 loglevel=5 printk.devkmsg=on panic=-1 mitigations=off nokaslr cryptomgr.notests';
+/**
+ * Only warnings go to the console, so that the boot does not wait for it; a kernel that ends takes QEMU along. A timer of
+ * an emulated machine may be late when the host has other things to do, and is there all the same (`no_timer_check`).
+ */
+const COMMAND_LINE =
+  'console=ttyS0 loglevel=5 printk.devkmsg=on panic=-1 mitigations=off nokaslr cryptomgr.notests no_timer_check';
 
 /** What the guest needs, where it is not built in. Emulated CPUs are of AMD's kind. */
 const MODULES = ['virtio_pci', 'virtio_console', 'hwpoison_inject', 'kvm_amd'];
@@ -53,25 +62,28 @@ const MODULES_UNDER = { tcg: MODULES, kvm: [...MODULES, 'kvm_intel'] } as const;
 
 /** Resolves when an agent can be started. Throws QemuFailure; NoCompiler or CompileFailed where there is no agent. */
 export async function startQemu(options: QemuOptions): Promise<QemuMachine> {
-  const { kernel, memoryMiB = 512, cpus = 1, accel = 'auto', timeoutMs = 60_000, append = '' } = options;
+  const { kernel, memoryMiB = 512, cpus = 1, accel = 'auto', timeoutMs = 180_000, append = '' } = options;
+  // When emulated, `max` has SVM with nested paging. Under KVM it has what the host passes on.
+  const { cpu = 'max', program = AGENT } = options;
   const qemu = qemuPath();
   if (qemu === undefined) throw new QemuFailure(`there is no ${QEMU}: apt-get install qemu-system-x86`);
   if (!existsSync(kernel.image)) throw new QemuFailure(`there is no kernel ${kernel.image}`);
   const chosen = accel === 'auto' ? (kvmWorks(qemu) ? 'kvm' : 'tcg') : accel;
 
   const modules = kernel.modules === undefined ? [] : resolveModules(kernel.modules, MODULES_UNDER[chosen]);
-  const image = initramfs({ init: compile(INIT), agent: compile(AGENT), modules });
+  const image = initramfs({ init: compile(INIT), agent: compile(program), modules });
 
   const folder = mkdtempSync(join(tmpdir(), 'gmem-qemu-'));
   writeFileSync(join(folder, 'initramfs'), image);
   const child = spawnDependent(qemu, [
     ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none', '-machine', 'q35'],
-    // When emulated, `max` has SVM with nested paging. Under KVM it has what the host passes on.
-    ...['-accel', chosen, '-cpu', 'max', '-smp', `${cpus}`, '-m', `${memoryMiB}M`],
+    ...['-accel', chosen, '-cpu', cpu, '-smp', `${cpus}`, '-m', `${memoryMiB}M`],
     ...['-kernel', kernel.image, '-initrd', join(folder, 'initramfs'), '-append', `${COMMAND_LINE} ${append}`.trim()],
     ...['-chardev', 'stdio,id=console,signal=off', '-serial', 'chardev:console'],
     ...['-chardev', `socket,id=gmem,path=${portPath(folder)},server=on,wait=off`],
     ...['-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=gmem,name=gmem'],
+    ...['-chardev', `socket,id=monitor,path=${monitorPath(folder)},server=on,wait=off`],
+    ...['-mon', 'chardev=monitor,mode=control'],
   ]);
   const machine = new QemuMachine(child, { folder, accel: chosen, timeoutMs });
   try {
@@ -89,6 +101,7 @@ const WAITING = /^init: waiting for the host$/;
 const STARTED = /^init: agent started$/;
 const ENDED = /^init: agent (?:exited with (?<code>\d+)|killed by signal (?<signal>\d+))$/;
 const PRESENT = /^init: present$/;
+const FAILS_MEMORY = /^init: memory fails on request$/;
 /** What init is told: kill the agent; say that you are present. */
 const KILL = 'k\n';
 const PING = 'p\n';
@@ -113,6 +126,8 @@ export class QemuMachine {
   #stage: Stage = 'booting';
   /** To pings, so far. */
   #answers = 0;
+  #failsMemory = false;
+  #monitor: Promise<Monitor> | undefined;
   #agent: GuestAgent | undefined;
 
   /** For startQemu(). */
@@ -133,6 +148,11 @@ export class QemuMachine {
     return this.#bootMs;
   }
 
+  /** Whether programs may have memory fail: see agent/frames.h. */
+  get failsMemory(): boolean {
+    return this.#failsMemory;
+  }
+
   /** For startQemu(). */
   async booted(): Promise<void> {
     await this.#reach('waiting', 'does not boot');
@@ -140,15 +160,26 @@ export class QemuMachine {
   }
 
   /** Starts an agent; an earlier one is killed. Not to be called again before it has resolved. Throws QemuFailure. */
-  async connect(): Promise<AgentConnection> {
+  connect(): Promise<AgentConnection> {
+    return this.start((stream, peer) => new AgentConnection(stream, stream, peer));
+  }
+
+  /** As connect(), for a program that speaks another language than the agent. */
+  async start<T>(speak: (stream: Socket, peer: Peer) => T): Promise<T> {
     this.#agent?.kill();
     await this.#reach('waiting', 'does not get rid of its agent');
     const stream = connect(portPath(this.#folder));
     const agent = new GuestAgent(stream, () => this.#child.stdin.write(KILL));
-    const connection = new AgentConnection(stream, stream, agent);
+    const spoken = speak(stream, agent);
     this.#agent = agent;
     await this.#reach('running', 'starts no agent');
-    return connection;
+    return spoken;
+  }
+
+  /** A command of QEMU's monitor for people, and what it prints. Rejects where QEMU is gone. */
+  async command(line: string): Promise<string> {
+    this.#monitor ??= Monitor.connect(monitorPath(this.#folder));
+    return (await this.#monitor).command(line);
   }
 
   /**
@@ -194,6 +225,7 @@ export class QemuMachine {
     if (WAITING.test(line)) this.#stage = 'waiting';
     else if (STARTED.test(line)) this.#stage = 'running';
     else if (PRESENT.test(line)) this.#answers++;
+    else if (FAILS_MEMORY.test(line)) this.#failsMemory = true;
     else if (ended === null) this.#agent?.hear(line);
     else {
       const { code, signal } = ended.groups as { code?: string; signal?: string };
@@ -274,6 +306,7 @@ function signalName(number: string | undefined): NodeJS.Signals | null {
   return name as NodeJS.Signals | null;
 }
 
+const monitorPath = (folder: string): string => join(folder, 'monitor');
 const portPath = (folder: string): string => join(folder, 'port');
 
 /** The command dies when this process does, however that comes; where setpriv is missing, not if this is killed. */

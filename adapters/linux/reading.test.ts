@@ -33,6 +33,20 @@ describe('the result of a call', () => {
   });
 });
 
+describe('a memory failure', () => {
+  const reading: Reading = { kind: 'failure', step: 0, result: 0, frame: 1 };
+  const answered = (result: bigint) => observe(reading, { results: [16n], outputs: [word(result), word(5n)] });
+
+  it('is what its answer says', () => {
+    expect(answered(0n)).toEqual({ kind: 'ok' });
+    expect(answered(BigInt.asUintN(64, -5n))).toEqual({ kind: 'errno', errno: 'EIO' });
+  });
+
+  it('failed, where nobody answers', () => {
+    expect(observe(reading, { results: [-ERRNO.EBADF], outputs: [] })).toEqual({ kind: 'errno', errno: 'EBADF' });
+  });
+});
+
 describe('the result of several calls', () => {
   const reading: Reading = { kind: 'call', step: 1, tells: false, first: 0 };
 

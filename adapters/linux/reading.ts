@@ -2,6 +2,7 @@
 import type { Observation } from '../../model/core/outcome.ts';
 import type { CallResults } from './calls.ts';
 import { errnoName } from './errno.ts';
+import type { FailureReading } from './frames.ts';
 import { EXIT, MEMORY_EXIT_FLAG_PRIVATE, RUN } from './uapi.ts';
 
 /** The number of a step or an output. */
@@ -31,6 +32,7 @@ export type Reading =
   /** An error number, or the value of an output, or what it leaves of `outOf`. */
   | { readonly kind: 'field'; readonly step: Index; readonly output: Index; readonly outOf?: bigint }
   | GuestReading
+  | FailureReading
   /** A copy from or to host memory; where it failed, msync() tells in `mapped` whether anything is mapped there. */
   | { readonly kind: 'host'; readonly step: Index; readonly mapped: Index; readonly loaded: Index | undefined };
 
@@ -45,12 +47,14 @@ export function observe(reading: Reading, results: CallResults): Observation {
   if (reading.kind === 'call' && reading.first !== undefined && isError(results.results[reading.first] ?? 0n))
     return observe({ kind: 'call', step: reading.first, tells: false }, results);
   const result = results.results[reading.step] ?? 0n;
-  const outcome: Observation = isError(result) ? { kind: 'errno', errno: errnoName(Number(-result)) } : { kind: 'ok' };
+  const outcome = outcomeOf(result);
   switch (reading.kind) {
     case 'call':
       return reading.tells && outcome.kind === 'ok' ? ok(result) : outcome;
     case 'field':
       return outcome.kind === 'ok' ? ok(left(reading.outOf, wordOf(results, reading.output))) : outcome;
+    case 'failure':
+      return outcome.kind === 'ok' ? outcomeOf(BigInt.asIntN(64, wordOf(results, reading.result) ?? 0n)) : outcome;
     case 'guest':
       return observeExit(outcome, viewOf(results, reading.exit), reading);
     case 'host':
@@ -60,6 +64,9 @@ export function observe(reading: Reading, results: CallResults): Observation {
         : outcome;
   }
 }
+
+const outcomeOf = (result: bigint): Extract<Observation, { readonly kind: 'errno' | 'ok' }> =>
+  isError(result) ? { kind: 'errno', errno: errnoName(Number(-result)) } : { kind: 'ok' };
 
 const ok = (value: bigint | undefined): Observation =>
   value === undefined ? { kind: 'ok' } : { kind: 'ok', value: BigInt.asUintN(64, value) };

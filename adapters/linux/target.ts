@@ -22,6 +22,8 @@ export interface Host {
   readonly about?: string;
   /** Whether programs may write to the log of the kernel, so that it is known at which command a report was made. */
   readonly tellsPlaces?: boolean;
+  /** Whether programs may have memory fail: known once there is an agent. */
+  readonly failsMemory?: boolean;
   /** A new agent, after the first one or after one that failed. */
   connect(): Promise<AgentConnection>;
   /** What the kernel has reported of itself since it was last asked: warnings, oopses. */
@@ -34,6 +36,9 @@ export interface Host {
 /** How long a program may take before its agent counts as hung. */
 const PROGRAM_MS = 15_000;
 
+/** Frames that have failed are lost to their kernel. After so many, 16 MiB, it is replaced. */
+const MOST_FAILURES = 4096;
+
 /** Looking takes longer than most commands. */
 const FACTS_EVERY = 8;
 
@@ -41,6 +46,8 @@ export interface KernelOptions {
   /** Another way to lower programs: for tests of whether a wrong one is noticed. */
   readonly lower?: typeof lower;
   readonly programMs?: number;
+  /** How many frames may fail in one kernel. */
+  readonly mostFailures?: number;
 }
 
 export class KernelTarget implements Target {
@@ -54,16 +61,22 @@ export class KernelTarget implements Target {
   readonly #options: Required<KernelOptions>;
   #agent: AgentConnection | undefined;
   #isClosed = false;
+  /** Of memory, in this kernel, at most. */
+  #failures = 0;
   /** Settles when nothing is being executed any more. */
   #last: Promise<unknown> = Promise.resolve();
 
   private constructor(host: Host, options: Required<KernelOptions>, agent: AgentConnection, kernel: Kernel) {
     this.name = host.name;
     this.kernel = kernel;
-    this.capabilities = new Set(kernel.blind === undefined ? ['facts'] : []);
+    const failsMemory = host.failsMemory === true;
+    this.capabilities = new Set<Capability>([
+      ...(kernel.blind === undefined ? (['facts'] as const) : []),
+      ...(failsMemory ? (['memory-failure'] as const) : []),
+    ]);
     this.missing = {
       ...(kernel.blind !== undefined && { facts: kernel.blind }),
-      'memory-failure': 'memory failures are not injected into kernels yet',
+      ...(!failsMemory && { 'memory-failure': 'memory failures are injected only into kernels in QEMU that allow it' }),
       'fault-injection': 'failing allocations are not injected into kernels yet',
     };
     this.#host = host;
@@ -78,7 +91,7 @@ export class KernelTarget implements Target {
       const { calls, answer } = question();
       return new KernelTarget(
         host,
-        { lower, programMs: PROGRAM_MS, ...options },
+        { lower, programMs: PROGRAM_MS, mostFailures: MOST_FAILURES, ...options },
         agent,
         answer(await agent.run(calls, { timeoutMs: PROGRAM_MS })),
       );
@@ -128,11 +141,12 @@ export class KernelTarget implements Target {
 
   /** Without looking, where the calls for that are too many. */
   #lowered(program: readonly AnyCommand[], looking: boolean): LoweredProgram {
-    const { tellsPlaces } = this.#host;
-    const lowered = this.#options.lower(program, this.machine, { tellsPlaces, looking });
+    const { tellsPlaces, failsMemory } = this.#host;
+    const options = { tellsPlaces, failsMemory };
+    const lowered = this.#options.lower(program, this.machine, { ...options, looking });
     const { dataBytes, steps } = lowered.calls;
     const isTooLarge = looking && (dataBytes > LIMITS.dataBytes || steps.length > LIMITS.steps);
-    return isTooLarge ? this.#options.lower(program, this.machine, { tellsPlaces }) : lowered;
+    return isTooLarge ? this.#options.lower(program, this.machine, options) : lowered;
   }
 
   /** Once more, with a new agent that tells of every step, to see which command the first one did not survive. */
@@ -156,10 +170,21 @@ export class KernelTarget implements Target {
     }
   }
 
-  async #run({ calls }: LoweredProgram, stream: boolean): Promise<CallResults> {
+  async #run({ calls, readings }: LoweredProgram, stream: boolean): Promise<CallResults> {
+    await this.#limitFailures(readings.filter(({ kind }) => kind === 'failure').length);
     this.#agent ??= await this.#host.connect();
     if (this.#isClosed) await this.#agent.close();
     return await this.#agent.run(calls, { timeoutMs: this.#options.programMs, stream });
+  }
+
+  async #limitFailures(more: number): Promise<void> {
+    if (this.#failures > 0 && this.#failures + more > this.#options.mostFailures) {
+      await this.#agent?.close();
+      this.#agent = undefined;
+      await this.#host.replaceKernel?.();
+      this.#failures = 0;
+    }
+    this.#failures += more;
   }
 
   /** A kernel that complains while it executes a program has failed it, whatever it answered. */
