@@ -262,8 +262,9 @@ const READ_BY_PROCESS_VM = `static const char *read_by_process_vm(unsigned long 
 {
 	unsigned long word = 0;
 	struct iovec here = { &word, 8 }, there = { (void *)address, 8 };
+	long result = sys(process_vm_readv(getpid(), &here, 1, &there, 1, 0));
 
-	return outcome_value(sys(process_vm_readv(getpid(), &here, 1, &there, 1, 0)), word);
+	return outcome_value(result, word);
 }`;
 
 const WRITE_BY_PROCESS_VM = `static const char *write_by_process_vm(unsigned long address, unsigned long word)
