@@ -6,6 +6,7 @@ import type { Fault } from './fault.ts';
 import { GUEST_MEMFD_FAULTS } from './guest-memfd.ts';
 import { HYPERCALL_FAULTS } from './hypercall.ts';
 import type { Mutant } from './mutant.ts';
+import { PAGE_STATUS_FAULTS } from './page-status.ts';
 import { REVOCATION_FAULTS } from './revocation.ts';
 import { SEV_FAULTS } from './sev.ts';
 import { TD_FAULTS } from './td.ts';
@@ -28,5 +29,6 @@ export const HAND_WRITTEN = handWritten([
   ...REVOCATION_FAULTS,
   ...TD_FAULTS,
   ...SEV_FAULTS,
+  ...PAGE_STATUS_FAULTS,
   ...HYPERCALL_FAULTS,
 ]);

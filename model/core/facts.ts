@@ -392,7 +392,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   hostMaps: [...TD, ...MC],
   hostWrites: TD,
   consumptions: TD,
-  outOfBounds: GUEST_MEMORY,
+  outOfBounds: [...GUEST_MEMORY, ...STATUS],
   guests: MC,
   cpus: MC,
   tasks: MC,

@@ -265,9 +265,9 @@ export const memoryInvariants: readonly Invariant[] = [
   },
   {
     id: 'memory/in-bounds',
-    sentence: 'No table is read or written outside of what it was made for.',
+    sentence: 'No table, buffer or structure is read or written outside of what it was made for.',
     source: 'CVE-2024-26991; arch/x86/kvm/mmu/mmu.c: kvm_arch_post_set_memory_attributes()',
-    only,
+    only: [only, { realm: 'page-status' }],
     clauses: [clause(['outOfBounds'], ({ after }) => after.outOfBounds[0])],
   },
   {

@@ -49,7 +49,10 @@ export const sevVmCreate = defineTransition({
   draw: ({ random, state, fresh: label }) =>
     state.sev.vms.size >= MOST_VMS
       ? undefined
-      : { vm: label('vm'), type: pick(random, ['default', 'default', 'sev', 'sev', 'sev', 'sev-es', 'sev-es', 'snp']) },
+      : {
+          vm: label('vm'),
+          type: pick(random, ['default', 'default', 'sev', 'sev', 'sev', 'sev-es', 'sev-es', 'snp', 'snp']),
+        },
 });
 
 const initDomains = {
