@@ -1,7 +1,15 @@
 import { describe, expect, it } from '@jest/globals';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { checkProgram } from '../conformance/check.ts';
-import { answerOf, DESIGN_QUESTIONS, DESIGNS } from './designs.ts';
+import {
+  answerOf,
+  brokenAtEnd,
+  DESIGN_FLAWS,
+  DESIGN_QUESTIONS,
+  DESIGNS,
+  observedByDesign,
+  specifyOnly,
+} from './designs.ts';
 import { parse, specify } from './support.ts';
 
 describe.each(DESIGN_QUESTIONS.map((each) => [each.question, each] as const))('%s', (_question, each) => {
@@ -19,5 +27,18 @@ describe.each(DESIGN_QUESTIONS.map((each) => [each.question, each] as const))('%
     );
     expect(verdict.kind).toBe('conforms');
     expect(each.failing).not.toContain('direct-map-rfc-v2');
+  });
+});
+
+describe.each(DESIGN_FLAWS.map((flaw) => [`${flaw.profile}: ${flaw.invariant}`, flaw] as const))('%s', (_, flaw) => {
+  it('is broken by the last command, and by nothing before', async () => {
+    expect(brokenAtEnd(flaw.invariant, observedByDesign(flaw))).toBeDefined();
+    const specification = specifyOnly(flaw.profile, (id) => id === flaw.invariant);
+    const program = parse(specification, flaw.program);
+    expect(await checkProgram({ specification, target: simulatorTarget() }, program)).toMatchObject({
+      kind: 'diverges',
+      at: program.length - 1,
+      invariant: flaw.invariant,
+    });
   });
 });

@@ -5,8 +5,10 @@
 import type { Observed } from '../adapters/adapter.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { expectationsOf } from '../conformance/check.ts';
-import { holdsIn, PROFILES } from '../model/core/profile.ts';
+import { CATALOGUE } from '../model/catalogue.ts';
+import { FULL_MACHINE, holdsIn, profileById, PROFILES } from '../model/core/profile.ts';
 import { printOutcome, type Observation } from '../model/core/outcome.ts';
+import { Specification } from '../model/core/specification.ts';
 import { brokenBy, INVARIANTS } from '../model/invariants/index.ts';
 import { parse, specify } from './support.ts';
 
@@ -87,6 +89,112 @@ export const DESIGN_QUESTIONS: readonly DesignQuestion[] = [
     program: `${PRIVATE_GUEST}${STORE}fault.direct-map change=restore\ngmem.fallocate fd=file0 mode=3 offset=0 length=0x1000\n`,
   },
 ];
+
+export interface DesignFlaw {
+  readonly profile: string;
+  readonly invariant: string;
+  readonly why: string;
+  /** The shortest; another of the same length may be found. */
+  readonly program: string;
+}
+
+const STAYS_WHEN_FOUND =
+  'Only pages that are new are taken out. One that could not leave, because the large entry that shows it could not be split, is given to whoever asks next as it is.';
+const SPLIT_ONCE = `fault.direct-map change=split
+vm.create vm=vm0 dev=kvm type=1
+attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=4 reserved=0
+slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=0 gmem=file0 offset=0
+vcpu.create vcpu=vcpu0 vm=vm0 id=0
+guest.load vcpu=vcpu0 gpa=0
+vcpu.prefault vcpu=vcpu0 gpa=0 size=0x1000 flags=0
+`;
+
+const KEPT_WHEN_FREED =
+  'Caches do not hear that the pages of a file go: one that has a page goes on using it when the next owner has it.';
+const FREED_UNDER_CACHE = `vm.create vm=vm0 dev=kvm type=1
+attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=0 reserved=0
+slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=0 gmem=file0 offset=0
+vcpu.create vcpu=vcpu0 vm=vm0 id=0
+gpc.init gpc=gpc0 vcpu=vcpu0
+gpc.activate gpc=gpc0 gpa=0 length=0
+fd.close fd=file0
+`;
+
+const ABSENT_WHEN_FREED =
+  'An entry that cannot be restored is warned of, and the page is freed all the same: its next owner cannot touch it.';
+
+/** Each invariant that a design breaks on the simulator, which does what the design does. */
+export const DESIGN_FLAWS: readonly DesignFlaw[] = [
+  { profile: RFC_V1, invariant: 'direct-map/balanced', why: STAYS_WHEN_FOUND, program: SPLIT_ONCE },
+  { profile: RFC_V1, invariant: 'direct-map/resident-is-absent', why: STAYS_WHEN_FOUND, program: SPLIT_ONCE },
+  { profile: RFC_V1, invariant: 'memory/no-stale-mapping', why: KEPT_WHEN_FREED, program: FREED_UNDER_CACHE },
+  { profile: RFC_V1, invariant: 'memory/free-is-present', why: KEPT_WHEN_FREED, program: FREED_UNDER_CACHE },
+  {
+    profile: RFC_V1,
+    invariant: 'direct-map/unreachable',
+    why: 'No TLB is flushed, for speed.',
+    program: `vm.create vm=vm0 dev=kvm type=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=4 reserved=0
+gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000
+`,
+  },
+  {
+    profile: 'direct-map-v12',
+    invariant: 'memory/free-is-present',
+    why: ABSENT_WHEN_FREED,
+    program: `fault.direct-map change=restore
+vm.create vm=vm0 dev=kvm type=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=7 reserved=0
+mem.map mapping=map0 fd=file0 length=1 offset=0 sharing=shared
+host.load mapping=map0 offset=0
+gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000
+`,
+  },
+  {
+    profile: 'direct-map-v13',
+    invariant: 'memory/free-is-present',
+    why: ABSENT_WHEN_FREED,
+    program: `fault.direct-map change=restore
+vm.create vm=vm0 dev=kvm type=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=4 reserved=0
+gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000
+fd.close fd=file0
+`,
+  },
+  ...[RFC_V1, ...BY_HOST_ADDRESS].map((profile) => ({
+    profile,
+    invariant: 'pfncache/valid-is-current',
+    why: 'A change of attributes invalidates no cache, in Linux 7.3 as well.',
+    program: `vm.create vm=vm0 dev=kvm type=1
+slot.set vm=vm0 api=v2 slot=0 flags=0 gpa=0 size=0x1000 hva=arena gmem=none offset=0
+vcpu.create vcpu=vcpu0 vm=vm0 id=0
+gpc.init gpc=gpc0 vcpu=vcpu0
+gpc.activate gpc=gpc0 gpa=0 length=0
+attributes.set vm=vm0 address=0 size=0x1000 attributes=8 flags=0
+`,
+  })),
+];
+
+export const flawOf = (profile: string, invariant: string): DesignFlaw | undefined =>
+  DESIGN_FLAWS.find((flaw) => flaw.profile === profile && flaw.invariant === invariant);
+
+/** The specification of a profile, with no other invariants than these. */
+export function specifyOnly(id: string, isWanted: (invariant: string) => boolean): Specification {
+  const concedes = INVARIANTS.filter((each) => !isWanted(each.id)).map((each) => ({
+    invariant: each.id,
+    why: 'left out',
+  }));
+  return new Specification({ profile: { ...profileById(id), concedes }, machine: FULL_MACHINE }, CATALOGUE);
+}
+
+/** What the target observes of the design flaw’s program. */
+export function observedByDesign({ profile, program }: DesignFlaw): readonly Observed[] {
+  const specification = specify(profile);
+  const observed = simulatorTarget().execute(parse(specification, program), specification.config.profile);
+  return [...(observed as Iterable<Observed>)];
+}
 
 export interface Answer {
   readonly answer: 'yes' | 'no' | 'not settled';

@@ -1,5 +1,17 @@
 /** docs/direct-map-designs.md: what each design for direct-map removal answers, from runs of the simulator. */
-import { answerOf, DESIGN_QUESTIONS, DESIGNS, type DesignQuestion } from '../properties/designs.ts';
+import _ from 'lodash';
+import { profileById } from '../model/core/profile.ts';
+import { INVARIANTS, isAbout } from '../model/invariants/index.ts';
+import {
+  answerOf,
+  brokenAtEnd,
+  DESIGN_FLAWS,
+  DESIGN_QUESTIONS,
+  DESIGNS,
+  flawOf,
+  observedByDesign,
+  type DesignQuestion,
+} from '../properties/designs.ts';
 
 const HEAD = `# Four designs for direct-map removal
 
@@ -10,7 +22,8 @@ This page is what the simulator comes to, which under each profile does what tha
 has the programs.
 `;
 
-const TAIL = `
+const TAIL = `## The answer
+
 The count of RFC v2 is the only one of the four that keeps every invariant of the specification, once the mistakes of the code
 that was posted are mended; the ADR lists eight. What it costs is what its cover letter says: every holder must hear of every
 invalidation. That is so, besides what was posted, where a slot is deleted: a cache whose slot is gone hears nothing more of its page.
@@ -27,6 +40,40 @@ const cell = (question: DesignQuestion, profile: string): string => {
   return answer === 'no' ? `**no** (${seen})` : answer;
 };
 
+const KEEPS = `
+## Which invariants each keeps
+
+Asked of random programs on the simulator ([mutants-designs.test.ts](../properties/mutants-designs.test.ts)), which are shrunk to the shortest that
+breaks the invariant. A dash is where a design does not claim it. All four keep the invariants that are not in the table.
+`;
+
+const GROUPS = /^(direct-map|pfncache)\/|^memory\/(free-is-present|no-stale-mapping)$/;
+
+const kept = (invariant: string, profile: string): string => {
+  const sentence = INVARIANTS.find(({ id }) => id === invariant);
+  if (sentence === undefined || !isAbout(profileById(profile), sentence)) return '—';
+  const flaw = flawOf(profile, invariant);
+  return flaw === undefined ? 'kept' : `**broken**, ${flaw.program.trim().split('\n').length} commands`;
+};
+
+const invariantTable = (): readonly string[] => [
+  `| invariant | ${DESIGNS.join(' | ')} |`,
+  `| --- |${' --- |'.repeat(DESIGNS.length)}`,
+  ...INVARIANTS.filter(({ id }) => GROUPS.test(id)).map(
+    ({ id }) => `| \`${id}\` | ${DESIGNS.map((profile) => kept(id, profile)).join(' | ')} |`,
+  ),
+];
+
+/** Profiles that one program shows to break the invariants of one reason stand together. */
+const flaws = (): readonly string[] =>
+  Object.values(_.groupBy(DESIGN_FLAWS, ({ program }) => program)).map((same) => {
+    const [first] = same as [(typeof DESIGN_FLAWS)[number]];
+    const profiles = _.uniq(same.map(({ profile }) => profile)).join(', ');
+    const invariants = _.uniq(same.map(({ invariant }) => invariant));
+    const seen = invariants.map((id) => brokenAtEnd(id, observedByDesign(first))).join('; ');
+    return `### ${profiles}: ${invariants.map((id) => `\`${id}\``).join(', ')}\n\n${first.why}\n\n\`\`\`\n${first.program}\`\`\`\n\n${seen}.\n`;
+  });
+
 export const designsMarkdown = (): string =>
   [
     HEAD,
@@ -37,5 +84,9 @@ export const designsMarkdown = (): string =>
     ),
     '',
     ...DESIGN_QUESTIONS.map(({ question, why, program }) => `## ${question}\n\n${why}\n\n\`\`\`\n${program}\`\`\`\n`),
+    KEEPS,
+    ...invariantTable(),
+    '',
+    ...flaws(),
     TAIL,
   ].join('\n');
