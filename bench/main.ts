@@ -13,9 +13,10 @@ import { huntInThread, KILLS } from './kills.ts';
 import { say } from './print.ts';
 import { SHRINK } from './shrink.ts';
 import { SIZE } from './size.ts';
+import { STATUS } from './status.ts';
 import { THROUGHPUT } from './throughput.ts';
 
-const BENCHES: readonly Bench[] = [THROUGHPUT, KILLS, SIZE, SHRINK, KERNEL];
+const BENCHES: readonly Bench[] = [THROUGHPUT, KILLS, SIZE, SHRINK, KERNEL, STATUS];
 
 interface Options {
   readonly quick: boolean;

@@ -3,6 +3,7 @@ import { divergencesJsonSchema } from '../conformance/divergences.ts';
 import { reportJsonSchema } from '../report/json.ts';
 import { scenariosJsonSchema } from '../report/scenario.ts';
 import { rulesMarkdown } from '../report/rules-markdown.ts';
+import { pageStatusMarkdown, PLOT_NAMES, plotFile, plotSvg } from './page-status-markdown.ts';
 import { sevMarkdown } from './sev-markdown.ts';
 import { designsMarkdown } from './designs-markdown.ts';
 import { tdDesignsMarkdown } from './td-designs-markdown.ts';
@@ -21,6 +22,8 @@ export const DOCUMENTS: readonly Document[] = [
   { path: 'docs/direct-map-designs.md', text: designsMarkdown },
   { path: 'docs/tdx-designs.md', text: tdDesignsMarkdown },
   { path: 'docs/sev.md', text: sevMarkdown },
+  { path: 'docs/page-encryption-status.md', text: pageStatusMarkdown },
+  ...PLOT_NAMES.map((name) => ({ path: plotFile(name), text: () => plotSvg(name) })),
   { path: 'docs/report.schema.json', text: () => json(reportJsonSchema()) },
   { path: 'docs/divergences.schema.json', text: () => json(divergencesJsonSchema()) },
   { path: 'docs/protocol-reference.md', text: protocolReference },
