@@ -60,6 +60,15 @@ import { sevClose, sevFirmwareFails, sevInit, sevVcpu, sevVmCreate } from './sev
 import { sevRegionAdd, sevRegionDrop } from './sev/key-regions.ts';
 import { sevCopy, sevMove } from './sev/key-sharing.ts';
 import { sevSnpStart } from './sev/key-snp.ts';
+import { kernelHandle, kernelIsolate, kernelRecover } from './machine-check/handler.ts';
+import { deviceRead, hwPoison, hwScrub } from './machine-check/hardware.ts';
+import { hostRecover, vmmAnswer } from './machine-check/host.ts';
+import { guestCreate, guestDestroy, guestMigrate, guestReboot } from './machine-check/life.ts';
+import { mceControl, mceSet } from './machine-check/mce.ts';
+import { pageAlloc, pageFree, taskStart } from './machine-check/pages.ts';
+import { guestPlug, guestUnplug } from './machine-check/plug.ts';
+import { pageSimulate, pageUnpoison } from './machine-check/simulate.ts';
+import { kernelTouch, taskTouch } from './machine-check/touch.ts';
 import { statusAnnounce, statusFlood } from './sev/status-announce.ts';
 import { statusDonate, statusScribble } from './sev/status-donation.ts';
 import { statusDamage, statusLoad, statusSave } from './sev/status-image.ts';
@@ -211,6 +220,31 @@ export const SYSTEMS = {
     hypercallCall,
     hypercallReturn,
     hypercallClose,
+  ],
+  'machine checks': [
+    guestCreate,
+    guestReboot,
+    guestDestroy,
+    guestMigrate,
+    guestUnplug,
+    guestPlug,
+    pageAlloc,
+    pageFree,
+    taskStart,
+    taskTouch,
+    kernelTouch,
+    deviceRead,
+    hwPoison,
+    hwScrub,
+    hostRecover,
+    vmmAnswer,
+    mceSet,
+    mceControl,
+    kernelHandle,
+    kernelRecover,
+    kernelIsolate,
+    pageSimulate,
+    pageUnpoison,
   ],
 } as const;
 

@@ -23,6 +23,7 @@ import { absentPages, sharesOf } from './direct-map/presence.ts';
 import { isOutOfDirectMap } from './gmem/content.ts';
 import { stuckPages } from './gmem/direct-map-fault.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
+import { machineCheckFacts } from './machine-check/facts.ts';
 import { keyFacts } from './sev/key-facts.ts';
 import { statusFacts } from './sev/status-facts.ts';
 import { tdFacts } from './tdx/facts.ts';
@@ -75,7 +76,7 @@ export function factsOfState(state: State): Facts {
         })),
       };
     case 'mc':
-      return {};
+      return machineCheckFacts(state);
     case 'guest-memory':
       return guestMemoryFacts(state);
   }

@@ -109,13 +109,16 @@ describe.each(PROFILES.map(({ id }) => id))('programs of %s', (profile) => {
   });
 
   it('tell values where the reference says so, and only there', () => {
-    const tells = new Map(CATALOGUE.map((each) => [each.name, each.tells !== undefined]));
+    const tells = new Map(CATALOGUE.map((each) => [each.name, each.tells]));
     const told = programs.flatMap(({ commands, trace }) =>
       trace.flatMap(({ outcome, unmodelled }, at) =>
         outcome.kind === 'ok' && unmodelled === undefined ? [{ name: commands[at]?.name ?? '', outcome }] : [],
       ),
     );
-    expect(told.filter(({ name, outcome }) => tells.get(name) !== (outcome.value !== undefined))).toEqual([]);
+    // Of some commands, the way in which they are called says whether there is a value to tell.
+    const isRight = (text: string | undefined, hasValue: boolean): boolean =>
+      text?.includes(', where it is ') === true || (text !== undefined) === hasValue;
+    expect(told.filter(({ name, outcome }) => !isRight(tells.get(name), outcome.value !== undefined))).toEqual([]);
   });
 });
 

@@ -36,6 +36,9 @@ export const SEV = idsOf('sev');
 /** Profiles about the instruction by which they do. */
 export const HYPERCALL = idsOf('hypercall');
 
+/** Profiles about machine checks and poison, which have commands of their own. */
+export const MACHINE_CHECK = idsOf('mc');
+
 /** Profiles whose design keeps every invariant; properties/designs.ts has the others. */
 export const SIMULATED = GUEST_MEMORY.filter((id) => !/^direct-map-(rfc-v1|v1[23])$/.test(id));
 

@@ -2,11 +2,10 @@
  * What five designs for guests whose memory the host must not touch come to: every access of the host to a private frame,
  * and who pays for it; and, for each invariant that a design concedes, the shortest program that breaks it.
  */
-import type { Observed } from '../adapters/adapter.ts';
-import { referenceTarget } from '../adapters/reference/reference.ts';
 import { expectationsOf } from '../conformance/check.ts';
 import { profileById } from '../model/core/profile.ts';
 import { printOutcome } from '../model/core/outcome.ts';
+import type { Flaw } from './flaws.ts';
 import { parse, specify } from './support.ts';
 
 const isTdx = (profile: string): boolean => profileById(profile).features.includes('tdx');
@@ -89,13 +88,6 @@ export function paidFor({ command }: HostAccess, profile: string): Paid {
   };
 }
 
-export interface Flaw {
-  readonly profile: string;
-  readonly invariant: string;
-  /** The shortest; another of the same length may be found. */
-  readonly program: string;
-}
-
 const ADDED = (profile: string): string =>
   text([
     'td.create td=td0 exits=yes',
@@ -136,11 +128,3 @@ export const FLAWS: readonly Flaw[] = [
     program: ADDED('s390-pv'),
   },
 ];
-
-/** What the reference, which does what the design does, observes of the program. */
-export function observedOf({ profile, program }: Flaw): readonly Observed[] {
-  const specification = specify(profile);
-  return [
-    ...(referenceTarget().execute(parse(specification, program), specification.config.profile) as Iterable<Observed>),
-  ];
-}

@@ -2,16 +2,9 @@
 import { INVARIANTS, isAbout } from '../model/invariants/index.ts';
 import { concession, profileById } from '../model/core/profile.ts';
 import { brokenAtEnd } from '../properties/designs.ts';
+import { observedOf, type Flaw } from '../properties/flaws.ts';
 import { TD } from '../properties/support.ts';
-import {
-  FLAWS,
-  HOST_ACCESSES,
-  observedOf,
-  paidFor,
-  privateGuest,
-  type Flaw,
-  type HostAccess,
-} from '../properties/td-designs.ts';
+import { FLAWS, HOST_ACCESSES, paidFor, privateGuest, type HostAccess } from '../properties/td-designs.ts';
 
 const HEAD = `# Five designs for private memory
 

@@ -63,6 +63,7 @@ export const ABSENT = {
   ...allOf('keys of SEV', 'SEV hosts are not driven yet'),
   ...allOf('the hypercall instruction', 'guests of a few instructions are not driven yet'),
   ...allOf('page-encryption status', 'no released kernel records what guests share'),
+  ...allOf('machine checks', 'machine checks are not raised in kernels yet'),
 } as const satisfies Partial<Record<Command['name'], string>>;
 export type Executable = Exclude<Command['name'], keyof typeof ABSENT>;
 type Lower<N extends Executable> = (args: ArgsOf<N>, context: Context) => Reading;

@@ -33,8 +33,21 @@ const profileFor = (transition: AnyTransition, guard: Guard<Args>): Profile =>
 
 const SAME_VM = 'a VM is an SEV guest, or it is none: with itself one of the two is wrong, to the same error';
 
+const NOTHING_LEFT = 'without a VMM, a kernel that has ended leaves no CPU busy, and no task killed';
+
 /** Mutants that no program can tell from the specification, and why. */
 const EQUIVALENT: ReadonlyMap<string, string> = new Map([
+  ['swap:page.alloc/ended:no-task', NOTHING_LEFT],
+  ['swap:task.touch/ended:no-task', NOTHING_LEFT],
+  ['swap:kernel.touch/ended:busy', NOTHING_LEFT],
+  ['swap:kernel.recover/ended:busy', NOTHING_LEFT],
+  ['swap:kernel.isolate/ended:busy', NOTHING_LEFT],
+  ['swap:vmm.answer/ignored:triple-fault', 'a machine check that is ignored is not raised'],
+  ['swap:kernel.handle/nothing-raised:in-kernel', 'a kernel panics of what its handler is told'],
+  [
+    'swap:task.touch/no-page:copy-of-poison',
+    'a task that has a poison entry for a frame has it for any way but a walk',
+  ],
   ['swap:guest.store/poisoned:read-only', 'a slot of guest memory is never read-only, so both cannot hold'],
   ['drop:sev.copy/same-vm', SAME_VM],
   ['drop:sev.move/same-vm', SAME_VM],

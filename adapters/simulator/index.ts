@@ -3,9 +3,10 @@ import { FULL_MACHINE, type Machine } from '../../model/core/machine.ts';
 import type { Observation } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
-import { ALL_CAPABILITIES, TargetFailure, type Observed, type Target } from '../adapter.ts';
+import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
 import { HypercallHost } from './hypercall/commands.ts';
 import { SimulatorMachine } from './machine.ts';
+import { McHost, newMcMachine } from './mc/commands.ts';
 import { newStatusHost } from './page-status/commands.ts';
 import { race, type Racing } from './race.ts';
 import { SevHost } from './sev/commands.ts';
@@ -68,7 +69,7 @@ function newMachine(config: Config): Simulated {
     case 'page-status':
       return newStatusHost(config);
     case 'mc':
-      throw new TargetFailure(`the simulator has no machine for the profile ${config.profile.id} yet`);
+      return new McHost(newMcMachine(config));
   }
 }
 

@@ -137,6 +137,9 @@ export const cache = (): Domain<Label> => reference('cache', 'cache', (state) =>
 
 export const td = (): Domain<Label> => reference('td', 'TD', (state) => [NO_FD, ...state.td.tds.keys()]);
 
+/** A guest whose memory can go bad. */
+export const guest = (): Domain<Label> => reference('guest', 'guest', (state) => [NO_FD, ...state.mc.guests.keys()]);
+
 /** A guest that says which of its pages it shares. */
 export const statusGuest = (): Domain<Label> =>
   reference('guest', 'guest', (state) => [NO_FD, ...state.status.guests.keys()]);

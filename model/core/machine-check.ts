@@ -32,6 +32,8 @@ export interface McPage {
   /** Known to be poisoned by the kernel that uses it. */
   readonly isPoisoned: boolean;
   readonly oneToOne: McOneToOne;
+  /** It was freed while it was poisoned, so that no free list has it, whatever becomes of the poison. */
+  readonly isLost: boolean;
 }
 
 export type McSeverity = 'corrected' | 'no-action' | 'optional' | 'required';
@@ -137,8 +139,6 @@ export interface McMachine {
   /** Frames that the host knows to be poisoned, and those that its direct map does not show. */
   readonly poisonedFrames: readonly number[];
   readonly absentFrames: readonly number[];
-  /** Frames that were poisoned, and are free again. */
-  readonly unpoisonedFrames: readonly number[];
   /** The host had a memory failure of the hardware since it booted. */
   readonly hadFailure: boolean;
   /** Frames below this number have been used. */
@@ -154,7 +154,6 @@ export const FRESH_MC_MACHINE: McMachine = {
   guests: new Map(),
   poisonedFrames: [],
   absentFrames: [],
-  unpoisonedFrames: [],
   hadFailure: false,
   nextFrame: 0,
   touches: [],

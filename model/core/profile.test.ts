@@ -18,6 +18,12 @@ const CONDITIONS: readonly (readonly [string, Condition | undefined, RegExp])[] 
   ['with direct-map-on-entry', { feature: 'direct-map-on-entry' }, /^direct-map-(rfc-v1|rfc-v2|v13)$/],
   ['with direct-map-host-address', { feature: 'direct-map-host-address' }, /^direct-map-v1[23]$/],
   ['about td', { realm: 'td' }, /^(tdx-|share-|sev-c-bit|s390-)/],
+  ['about mc', { realm: 'mc' }, /^(set-uc-|guest-check|vmm-signals-|not-present-|bare-metal)/],
+  [
+    'about td or mc',
+    { realm: ['td', 'mc'] },
+    /^(tdx-|share-|sev-c-bit|s390-|set-uc-|guest-check|vmm-signals-|not-present-|bare-metal)/,
+  ],
   ['with tdx', { feature: 'tdx' }, /^(tdx-|share-)/],
   ['with direct-map-one-cache', { feature: 'direct-map-one-cache' }, /^direct-map-rfc-v1$/],
 ];

@@ -40,12 +40,16 @@ export type Feature =
   | 'no-vmm'
   /** A kernel makes a poisoned page uncacheable in its 1:1 map. */
   | 'isolate-uncacheable'
+  /** And the flush that this takes can leave the guest. */
+  | 'flush-exits'
   /** It does nothing to the 1:1 map where it sees a hypervisor. */
   | 'isolate-nothing'
   /** It takes the page out of the 1:1 map. */
   | 'isolate-absent'
   /** It does so where the machine check says that the VMM has unmapped the page. */
   | 'isolate-as-told'
+  /** So that what the kernel touches may be absent. */
+  | 'absent-entries'
   /** The host keeps the record of what a guest shares. */
   | 'status-host'
   /** It keeps a bit for each page. */
@@ -118,6 +122,11 @@ const conceded = (why: string, ...invariants: readonly string[]): readonly Conce
   invariants.map((invariant) => ({ invariant, why }));
 
 const LINUX_SOURCE = 'virt/kvm, arch/x86/kvm, fs, mm';
+
+const FLUSHED = 'A page that becomes uncacheable is flushed line by line, whatever is in the lines.';
+const FLUSHED_IN_GUEST =
+  'The page is not there any more, so that the flush is answered with a second machine check, in the kernel, which panics.';
+const NOT_TOLD = 'So it is still where a machine check does not say that the page was unmapped.';
 
 export const PROFILES: readonly Profile[] = [
   {
@@ -298,6 +307,57 @@ export const PROFILES: readonly Profile[] = [
     features: ['hypercall-vmmcall-default', 'ud-of-the-guest'],
     realm: 'hypercall',
     source: 'thread of v2 "Add AMD SEV specific Hypercall3", December 2020: Sean Christopherson, on 7.3.4',
+  },
+  {
+    id: 'bare-metal',
+    title: 'A kernel without a VMM that makes poisoned pages uncacheable',
+    release: [7, 3, 4],
+    features: ['no-vmm', 'isolate-uncacheable'],
+    realm: 'mc',
+    concedes: conceded(FLUSHED, 'poison/isolate-untouched'),
+    source: `thread of "x86/mm: Don't try to change poison pages to uncacheable in a guest", May 2020, with the handler of 7.3.4`,
+  },
+  {
+    id: 'set-uc-in-guest',
+    title: 'A guest kernel that makes poisoned pages uncacheable, below a VMM that has unmapped them',
+    release: [7, 3, 4],
+    features: ['virtual', 'isolate-uncacheable', 'flush-exits'],
+    realm: 'mc',
+    concedes: [...conceded(FLUSHED, 'poison/isolate-untouched'), ...conceded(FLUSHED_IN_GUEST, 'poison/contained')],
+    source: `what "x86/mm: Don't try to change poison pages to uncacheable in a guest" wants to correct, May 2020, with the handler of 7.3.4`,
+  },
+  {
+    id: 'guest-check',
+    title: 'A guest kernel that leaves its 1:1 map alone where it sees a hypervisor',
+    release: [7, 3, 4],
+    features: ['virtual', 'isolate-nothing'],
+    realm: 'mc',
+    concedes: conceded(
+      'The 1:1 map shows the page as before, so that the kernel can load from it, by mistake or by speculation.',
+      'poison/isolated',
+    ),
+    source: `"x86/mm: Don't try to change poison pages to uncacheable in a guest", May 2020, with the handler of 7.3.4`,
+  },
+  {
+    id: 'vmm-signals-unmap',
+    title: 'A VMM whose machine check says that it has unmapped the page, and a guest kernel that heeds it',
+    release: [7, 3, 4],
+    features: ['virtual', 'isolate-uncacheable', 'flush-exits', 'isolate-as-told', 'absent-entries'],
+    realm: 'mc',
+    concedes: [
+      ...conceded(`${FLUSHED} ${NOT_TOLD}`, 'poison/isolate-untouched'),
+      ...conceded(`${FLUSHED_IN_GUEST} ${NOT_TOLD}`, 'poison/contained'),
+    ],
+    source: `thread of "x86/mm: Don't try to change poison pages to uncacheable in a guest", May 2020: Borislav Petkov, with the handler of 7.3.4`,
+  },
+  {
+    id: 'not-present-whole-page',
+    title: 'Linux 7.3 as a guest: poisoned pages leave the 1:1 map',
+    release: [7, 3, 4],
+    features: ['virtual', 'isolate-absent', 'absent-entries'],
+    realm: 'mc',
+    source:
+      'arch/x86/kernel/cpu/mce/core.c, arch/x86/mm/pat/set_memory.c, mm/memory-failure.c, arch/x86/kvm/x86.c of 7.3.4',
   },
 ];
 

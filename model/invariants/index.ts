@@ -6,6 +6,7 @@ import { errorInvariants } from './errors.ts';
 import { gmemInvariants } from './gmem.ts';
 import { isAbout, type Invariant } from './invariant.ts';
 import { keyInvariants } from './keys.ts';
+import { machineCheckInvariants } from './machine-check.ts';
 import { memoryInvariants } from './memory.ts';
 import { sharedInvariants } from './shared.ts';
 import { tdInvariants } from './tdx.ts';
@@ -20,6 +21,7 @@ export const INVARIANTS: readonly Invariant[] = [
   ...attributeInvariants,
   ...tdInvariants,
   ...keyInvariants,
+  ...machineCheckInvariants,
   ...sharedInvariants,
   ...errorInvariants,
 ];

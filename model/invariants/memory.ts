@@ -2,6 +2,7 @@ import type { FrameRun, ResidentFact, StageTwoFact, UserMappingFact } from '../c
 import type { Condition } from '../core/profile.ts';
 import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
+import { neverRemapped } from './machine-check.ts';
 
 /** The first frame of the run that holds no page of any inode; `resident` in the order of frames. */
 function uncovered(resident: readonly Framed<ResidentFact>[], { frame, count }: StageTwoFact): number | undefined {
@@ -273,7 +274,8 @@ export const memoryInvariants: readonly Invariant[] = [
   {
     id: 'poison/never-remapped',
     sentence: 'Once a page is known poisoned, no mapping of it is created again, in stage 2 or in user space.',
-    source: 'virt/kvm/guest_memfd.c: kvm_gmem_error_folio(), __kvm_gmem_get_pfn()',
-    clauses: [poisonNotInStageTwo, poisonNotInUser],
+    source:
+      'virt/kvm/guest_memfd.c: kvm_gmem_error_folio(), __kvm_gmem_get_pfn(); mm/memory-failure.c: hwpoison_user_mappings()',
+    clauses: [poisonNotInStageTwo, poisonNotInUser, ...neverRemapped],
   },
 ];

@@ -1,6 +1,7 @@
 import type { HostWriteEvent } from '../core/state.ts';
 import type { Condition } from '../core/profile.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
+import { contained as containedInGuests } from './machine-check.ts';
 
 const only: Condition = { realm: 'td' };
 
@@ -69,9 +70,9 @@ export const tdInvariants: readonly Invariant[] = [
   {
     id: 'poison/contained',
     sentence:
-      'Consuming poison ends the guest that consumed it; it ends the machine only where the core cannot go on, or where the kernel itself consumed it.',
-    source: `${THREAD}, cover letter; arch/x86/kvm/vmx/tdx.c: tdx_handle_exit()`,
-    only,
-    clauses: [contained, poisonEndsSomebody],
+      'Consuming poison ends the guest that consumed it; it ends the machine only where the core cannot go on, or where the kernel itself consumed it. No guest is ended because it isolates a page, and no task for a page that is not its own.',
+    source: `${THREAD}, cover letter; arch/x86/kvm/vmx/tdx.c: tdx_handle_exit(); arch/x86/kernel/cpu/mce/core.c: kill_me_maybe()`,
+    only: { realm: ['td', 'mc'] },
+    clauses: [contained, poisonEndsSomebody, ...containedInGuests],
   },
 ];
