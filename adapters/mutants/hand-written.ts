@@ -5,6 +5,7 @@ import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Fault } from './fault.ts';
 import { GUEST_MEMFD_FAULTS } from './guest-memfd.ts';
 import { HYPERCALL_FAULTS } from './hypercall.ts';
+import { MACHINE_CHECK_FAULTS } from './machine-check.ts';
 import type { Mutant } from './mutant.ts';
 import { PAGE_STATUS_FAULTS } from './page-status.ts';
 import { REVOCATION_FAULTS } from './revocation.ts';
@@ -31,4 +32,5 @@ export const HAND_WRITTEN = handWritten([
   ...SEV_FAULTS,
   ...PAGE_STATUS_FAULTS,
   ...HYPERCALL_FAULTS,
+  ...MACHINE_CHECK_FAULTS,
 ]);

@@ -15,6 +15,7 @@ import { newTdMachine, TdHost } from './td/commands.ts';
 export { HypercallHost } from './hypercall/commands.ts';
 export { SimulatorMachine } from './machine.ts';
 export { StatusHost } from './page-status/commands.ts';
+export { McHost } from './mc/commands.ts';
 export { SevHost } from './sev/commands.ts';
 export { TdHost } from './td/commands.ts';
 

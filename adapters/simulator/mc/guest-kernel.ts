@@ -141,10 +141,14 @@ export class GuestKernel extends GuestMm {
       task.mceAddr = pfn;
       task.mceUnmapped = unmapped;
     }
-    if (count > MOST_CHECKS) throw new Panic('Too many consecutive machine checks while accessing user data');
+    if (this.areTooMany(count)) throw new Panic('Too many consecutive machine checks while accessing user data');
     if (task.mceAddr !== pfn) throw new Panic('Consecutive machine checks to different user pages');
     if (count > 1) return;
     this.worksOf(cpu).push({ func, pfn, unmapped: task.mceUnmapped, of: cpu.access, recovered: false });
+  }
+
+  areTooMany(count: number): boolean {
+    return count > MOST_CHECKS;
   }
 
   /** current->mce_count */
