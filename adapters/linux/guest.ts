@@ -329,7 +329,8 @@ const cpuidEntries = _.memoize((guestPhysicalBits: number): readonly Uint8Array[
   cpuidLeaves(guestPhysicalBits).map((leaf) => structBytes(CPUID_ENTRY, leaf)),
 );
 
-function writeCpuid(lowering: Lowering, guestPhysicalBits: number): number {
+/** A struct kvm_cpuid2 with these leaves; answers where it lies. */
+export function writeCpuid(lowering: Lowering, guestPhysicalBits: number): number {
   const entries = cpuidEntries(guestPhysicalBits);
   const offset = lowering.reserve(CPUID_HEADER_BYTES + entries.length * CPUID_ENTRY.bytes);
   lowering.fill(offset, Uint8Array.of(entries.length));

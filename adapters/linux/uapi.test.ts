@@ -49,8 +49,8 @@ const fieldsOf = ({ name, bytes, fields }: Layout, when?: string): readonly Cons
     { name: `sizeof ${name}`, c: `sizeof(${name})`, ours: BigInt(bytes) },
     ...Object.entries(fields).flatMap(([field, place]) => [
       { name: `${name}: ${field}`, c: `offsetof(${name}, ${field})`, ours: BigInt(place.offset) },
-      // An array of reserved words is one field of ours, which names its first.
-      ...(field === 'reserved'
+      // An array of words is one field of ours, which names its first.
+      ...(field === 'reserved' || field === 'args'
         ? []
         : [
             {
@@ -62,7 +62,7 @@ const fieldsOf = ({ name, bytes, fields }: Layout, when?: string): readonly Cons
     ]),
   ].map((constant) => (when === undefined ? constant : { ...constant, when }));
 
-const { SREGS_SEGMENTS, RUN, STAT, UTSNAME } = uapi;
+const { SREGS_SEGMENTS, SREGS_TABLES, RUN, STAT, UTSNAME } = uapi;
 const offset = (struct: string, field: string, ours: number, when?: string): Constant => {
   const constant = { name: `${struct}: ${field}`, c: `offsetof(${struct}, ${field})`, ours: BigInt(ours) };
   return when === undefined ? constant : { ...constant, when };
@@ -74,6 +74,7 @@ const CONSTANTS: readonly Constant[] = [
   ...macros('KVM_EXIT_', uapi.EXIT),
   ...macros('MAP_', uapi.MAP),
   ...macros('KVM_CAP_', abi.CAP),
+  ...macros('KVM_CAP_', uapi.ENABLED_CAP),
   macro('AT_FDCWD', uapi.AT_FDCWD),
   macro('O_RDWR', uapi.O_RDWR),
   macro('O_CLOEXEC', uapi.O_CLOEXEC),
@@ -88,14 +89,21 @@ const CONSTANTS: readonly Constant[] = [
   ...fieldsOf(uapi.SREGS),
   ...fieldsOf(uapi.SEGMENT),
   ...fieldsOf(uapi.CPUID_ENTRY),
+  ...fieldsOf(uapi.DTABLE),
+  ...fieldsOf(uapi.ENABLE_CAP),
   { name: 'sizeof struct kvm_cpuid2', c: 'sizeof(struct kvm_cpuid2)', ours: BigInt(uapi.CPUID_HEADER_BYTES) },
-  ...Object.entries(SREGS_SEGMENTS).map(([name, ours]) => offset('struct kvm_sregs', name, ours)),
+  ...Object.entries({ ...SREGS_SEGMENTS, ...SREGS_TABLES }).map(([name, ours]) =>
+    offset('struct kvm_sregs', name, ours),
+  ),
   offset('struct kvm_run', 'exit_reason', RUN.exitReason),
   offset('struct kvm_run', 'mmio.phys_addr', RUN.mmioPhysAddr),
   offset('struct kvm_run', 'mmio.data', RUN.mmioData),
   offset('struct kvm_run', 'mmio.is_write', RUN.mmioIsWrite),
   offset('struct kvm_run', 'memory_fault.flags', RUN.faultFlags, 'KVM_EXIT_MEMORY_FAULT'),
   offset('struct kvm_run', 'memory_fault.gpa', RUN.faultGpa, 'KVM_EXIT_MEMORY_FAULT'),
+  offset('struct kvm_run', 'hypercall.nr', RUN.hypercallNr),
+  offset('struct kvm_run', 'hypercall.args', RUN.hypercallArgs),
+  offset('struct kvm_run', 'hypercall.ret', RUN.hypercallRet),
   offset('struct kvm_run', 'internal.suberror', RUN.suberror),
   offset('struct kvm_run', 'internal.data', RUN.internalData),
   { name: 'sizeof struct stat', c: 'sizeof(struct stat)', ours: BigInt(STAT.bytes) },

@@ -123,6 +123,16 @@ export const MEMORY_ATTRIBUTES = struct('kvm_memory_attributes', 32, {
 });
 export const PRE_FAULT_MEMORY = struct('kvm_pre_fault_memory', 64, { gpa: 'u64', size: 'u64', flags: 'u64' });
 
+/** `args` names the first of four. */
+export const ENABLE_CAP = struct('kvm_enable_cap', 104, { cap: 'u32', flags: 'u32', args: 'u64' });
+/** Capabilities that are enabled, of which no rule about guest memory speaks. */
+export const ENABLED_CAP = {
+  VM_COPY_ENC_CONTEXT_FROM: 197n,
+  EXIT_HYPERCALL: 201n,
+  VM_MOVE_ENC_CONTEXT_FROM: 206n,
+  DISABLE_QUIRKS2: 213n,
+} as const;
+
 /** Source: arch/x86/include/uapi/asm/kvm.h. */
 export const REGS = struct('kvm_regs', 144, {
   rax: 'u64',
@@ -165,6 +175,9 @@ export const SREGS = struct(
   { cr0: 'u64', cr2: 'u64', cr3: 'u64', cr4: 'u64', cr8: 'u64', efer: 'u64', apic_base: 'u64' },
   224,
 );
+/** Where the tables of segments and of gates are. */
+export const SREGS_TABLES = { gdt: 192, idt: 208 } as const;
+export const DTABLE = struct('kvm_dtable', 16, { base: 'u64', limit: 'u16' });
 export const SREGS_SEGMENTS = { cs: 0, ds: 24, es: 48, fs: 72, gs: 96, ss: 120, tr: 144, ldt: 168 } as const;
 export const SEGMENT = struct('kvm_segment', 24, {
   base: 'u64',
@@ -206,9 +219,14 @@ export const RUN = {
   /** KVM_EXIT_INTERNAL_ERROR. */
   suberror: 32,
   internalData: 40,
+  /** KVM_EXIT_HYPERCALL. */
+  hypercallNr: 32,
+  hypercallArgs: 40,
+  hypercallRet: 88,
 } as const;
 
 export const EXIT = {
+  HYPERCALL: 3n,
   HLT: 5n,
   MMIO: 6n,
   SHUTDOWN: 8n,
@@ -232,6 +250,7 @@ export const KVM = {
   TRANSLATE: ioctl('both', 0x85n, TRANSLATION.bytes),
   SET_MSRS: ioctl('write', 0x89n, MSRS_HEADER_BYTES),
   SET_CPUID2: ioctl('write', 0x90n, CPUID_HEADER_BYTES),
+  ENABLE_CAP: ioctl('write', 0xa3n, ENABLE_CAP.bytes),
   SET_MEMORY_ATTRIBUTES: ioctl('write', 0xd2n, MEMORY_ATTRIBUTES.bytes),
   CREATE_GUEST_MEMFD: ioctl('both', 0xd4n, CREATE_GUEST_MEMFD.bytes),
   PRE_FAULT_MEMORY: ioctl('both', 0xd5n, PRE_FAULT_MEMORY.bytes),
