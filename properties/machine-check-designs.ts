@@ -1,5 +1,14 @@
-/** For each invariant that a design for machine checks concedes, the shortest program that breaks it. */
+/**
+ * What five kernels make of a page that is bad: what comes of isolating it and of touching it again; and, for each invariant
+ * that a design concedes, the shortest program that breaks it.
+ */
+import type { McGuest } from '../model/core/machine-check.ts';
+import type { Outcome } from '../model/core/outcome.ts';
+import { profileById } from '../model/core/profile.ts';
+import type { AnyCommand, Specification } from '../model/core/specification.ts';
+import type { State } from '../model/core/state.ts';
 import type { Flaw } from './flaws.ts';
+import { parse, specify } from './support.ts';
 
 const text = (lines: readonly string[]): string => lines.map((line) => `${line}\n`).join('');
 
@@ -54,3 +63,107 @@ export const FLAWS: readonly Flaw[] = [
     ]),
   },
 ];
+
+const LABEL = 'guest0';
+
+/** Task 0 has loaded what is bad, was killed for it, and the second step of the work is left. */
+const consumed = (profile: string): string =>
+  text([
+    'guest.create guest=guest0 memory=ordinary',
+    'page.alloc guest=guest0 gfn=0 use=anon owner=both cpu=0',
+    'hw.poison guest=guest0 gfn=0 line=0',
+    'task.touch guest=guest0 task=0 gfn=0 line=0 how=load value=0',
+    ...(profileById(profile).features.includes('virtual')
+      ? ['host.recover guest=guest0 cpu=0', 'vmm.answer guest=guest0 by=0']
+      : []),
+    'kernel.handle guest=guest0 cpu=0',
+    'kernel.recover guest=guest0 by=0',
+  ]);
+
+const ISOLATE = 'kernel.isolate guest=guest0 by=0';
+
+export interface Question {
+  readonly what: string;
+  readonly commands: readonly string[];
+}
+
+/** What may happen to the page once the kernel knows of it. The last command is what is asked about. */
+export const QUESTIONS: readonly Question[] = [
+  { what: 'the kernel isolates the page', commands: [ISOLATE] },
+  {
+    what: 'the kernel loads from the page before it is isolated',
+    commands: ['kernel.touch guest=guest0 cpu=1 gfn=0 line=0 how=load value=0'],
+  },
+  {
+    what: 'the kernel loads from the bad line later',
+    commands: [ISOLATE, 'kernel.touch guest=guest0 cpu=1 gfn=0 line=0 how=load value=0'],
+  },
+  {
+    what: 'the kernel loads from the good line later',
+    commands: [ISOLATE, 'kernel.touch guest=guest0 cpu=1 gfn=0 line=1 how=load value=0'],
+  },
+  {
+    what: 'the kernel flushes a line later',
+    commands: [ISOLATE, 'kernel.touch guest=guest0 cpu=1 gfn=0 line=0 how=flush value=0'],
+  },
+  {
+    what: 'the kernel copies from the page later, with a fixup',
+    commands: [ISOLATE, 'kernel.touch guest=guest0 cpu=1 gfn=0 line=0 how=copy value=0'],
+  },
+  {
+    what: 'another task that had the page touches it',
+    commands: [ISOLATE, 'task.touch guest=guest0 task=1 gfn=0 line=0 how=load value=0'],
+  },
+  {
+    what: 'a device reads the bad line',
+    commands: [ISOLATE, 'device.read guest=guest0 gfn=0 line=0'],
+  },
+];
+
+const commandOf = (specification: Specification, line: string): AnyCommand => {
+  const [command] = parse(specification, line);
+  if (command === undefined) throw new Error(`no command: ${line}`);
+  return command;
+};
+
+/** What has to be done next, as long as a CPU of the guest is out of it or in its handler. */
+function dueIn(state: State): string | undefined {
+  const guest = state.mc.guests.get(LABEL);
+  const cpu = guest?.state === 'running' ? guest.cpus.findIndex(({ stage }) => stage !== 'runs') : -1;
+  switch (guest?.cpus[cpu]?.stage) {
+    case 'host-work':
+      return `host.recover guest=guest0 cpu=${cpu}`;
+    case 'vmm':
+      return `vmm.answer guest=guest0 by=${cpu}`;
+    case 'machine-check':
+      return `kernel.handle guest=guest0 cpu=${cpu}`;
+    case 'runs':
+    case undefined:
+      return undefined;
+  }
+}
+
+export interface Answer {
+  /** Undefined where the guest had ended before. */
+  readonly outcome: Outcome | undefined;
+  /** What became of the guest when everybody had done what was due. */
+  readonly guest: McGuest['state'];
+}
+
+const guestIn = (state: State): McGuest['state'] => state.mc.guests.get(LABEL)?.state ?? 'killed';
+
+/** What the last command comes to in the profile, and the guest by it. */
+export function answerTo({ commands }: Question, profile: string): Answer {
+  const specification = specify(profile);
+  let state = specification.initial;
+  for (const command of parse(specification, consumed(profile))) ({ state } = specification.step(state, command));
+  let outcome: Outcome | undefined;
+  for (const line of commands) {
+    outcome = undefined;
+    if (guestIn(state) !== 'running') break;
+    ({ state, outcome } = specification.step(state, commandOf(specification, line)));
+    for (let due = dueIn(state); due !== undefined; due = dueIn(state))
+      ({ state } = specification.step(state, commandOf(specification, due)));
+  }
+  return { outcome, guest: guestIn(state) };
+}

@@ -6,7 +6,7 @@ import { runCampaign } from '../conformance/campaign.ts';
 import { profileById } from '../model/core/profile.ts';
 import { brokenAtEnd } from './designs.ts';
 import { observedOf } from './flaws.ts';
-import { FLAWS } from './machine-check-designs.ts';
+import { answerTo, FLAWS, QUESTIONS } from './machine-check-designs.ts';
 import { freshSeed, MACHINE_CHECK, specify, unreached, verdictOf } from './support.ts';
 
 const concededIn = (profile: string): readonly string[] =>
@@ -66,4 +66,29 @@ describe('what is conceded', () => {
       expect(brokenAtEnd(invariant, observedOf(flaw).slice(0, -1))).toBeUndefined();
     },
   );
+});
+
+describe('a page that the VMM has unmapped', () => {
+  const answer = (what: RegExp, profile: string) => {
+    const question = QUESTIONS.find((each) => what.test(each.what));
+    if (question === undefined) throw new Error(`nothing is asked about ${String(what)}`);
+    return answerTo(question, profile);
+  };
+
+  it.each([
+    ['set-uc-in-guest', { outcome: { kind: 'sigbus', to: 'vmm', code: 'AR' }, guest: 'panicked' }],
+    ['guest-check', { outcome: { kind: 'ok' }, guest: 'running' }],
+    ['vmm-signals-unmap', { outcome: { kind: 'ok' }, guest: 'running' }],
+    ['not-present-whole-page', { outcome: { kind: 'ok' }, guest: 'running' }],
+    ['bare-metal', { outcome: { kind: 'ok' }, guest: 'running' }],
+  ])('is isolated in %s, and the guest goes on or ends by it', (profile, expected) => {
+    expect(answer(/^the kernel isolates/, profile)).toEqual(expected);
+  });
+
+  it.each([
+    ['guest-check', 'panicked'],
+    ['not-present-whole-page', 'running'],
+  ])('is loaded from by the kernel of %s, which is %s then', (profile, guest) => {
+    expect(answer(/bad line later$/, profile).guest).toBe(guest);
+  });
 });

@@ -6,6 +6,7 @@ import { rulesMarkdown } from '../report/rules-markdown.ts';
 import { pageStatusMarkdown, PLOT_NAMES, plotFile, plotSvg } from './page-status-markdown.ts';
 import { sevMarkdown } from './sev-markdown.ts';
 import { designsMarkdown } from './designs-markdown.ts';
+import { machineCheckDesignsMarkdown } from './machine-check-designs-markdown.ts';
 import { tdDesignsMarkdown } from './td-designs-markdown.ts';
 import { answerSchema, protocolReference, requestSchema } from './protocol-reference.ts';
 
@@ -21,6 +22,7 @@ export const DOCUMENTS: readonly Document[] = [
   { path: 'docs/rules.md', text: rulesMarkdown },
   { path: 'docs/direct-map-designs.md', text: designsMarkdown },
   { path: 'docs/tdx-designs.md', text: tdDesignsMarkdown },
+  { path: 'docs/machine-check-designs.md', text: machineCheckDesignsMarkdown },
   { path: 'docs/sev.md', text: sevMarkdown },
   { path: 'docs/page-encryption-status.md', text: pageStatusMarkdown },
   ...PLOT_NAMES.map((name) => ({ path: plotFile(name), text: () => plotSvg(name) })),
