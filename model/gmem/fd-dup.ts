@@ -7,7 +7,7 @@ export const fdDup = defineTransition({
   name: 'fd.dup',
   summary: 'Makes a second descriptor of the same open file.',
   does: '`as = dup(fd)`',
-  source: 'fs/file.c: ksys_dup()',
+  source: 'fs/file.c: dup()',
   args: { as: fresh('fd'), fd: fd('any') },
   mayAlso: ['EMFILE'],
   weight: 2,

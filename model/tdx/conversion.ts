@@ -29,10 +29,12 @@ import {
   dead,
   frameAt,
   gfn,
+  IMPORT_FAILS,
   noTd,
   noVcpu,
   tdLabel,
   TDX_SOURCE,
+  UNEXPECTED_REFERENCES,
   vcpu,
 } from './rows.ts';
 
@@ -101,7 +103,7 @@ export const tdConvert = defineTransition({
       only: { feature: 'explicit-maps' },
       errno: 'EAGAIN',
       when: 'the frame is to become private, and a device has its page',
-      source: 'virt/kvm/guest_memfd.c: a page with more references than expected is not converted',
+      source: UNEXPECTED_REFERENCES,
       violated: (args, state) => becomesPrivate(args, state) && frameAt(args, state).isPinned,
     }),
     row({
@@ -125,7 +127,7 @@ export const tdConvert = defineTransition({
       result: 'SIGSEGV',
       outcome: () => ({ kind: 'signal', signal: 'SIGSEGV' }),
       when: 'the page is to be shared, and the host changed it while it was exported: it cannot be imported any more',
-      source: 'arch/s390/mm/fault.c: do_non_secure_storage_access()',
+      source: IMPORT_FAILS,
       violated: (args, state) => becomesShared(args, state) && frameAt(args, state).exported === 'changed',
       leaves: (args, state) => withFrame(state, args.td, args.gfn, { isSwapped: false }),
     }),

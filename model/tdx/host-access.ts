@@ -121,7 +121,7 @@ const hindrances = <A extends Access>(command: string, row: RowOf): readonly Gua
     id: `${command}/not-in-iommu`,
     errno: 'EIO',
     when: 'no device may touch the page',
-    source: 'drivers/iommu: a fault of the IOMMU ends the transfer',
+    source: 'drivers/iommu/intel/dmar.c: dmar_fault_do_one(); drivers/iommu/amd/iommu.c: amd_iommu_report_page_fault()',
     violated: (args, state) => args.via === 'dma' && !frameAt(args, state).isPinned,
   }),
   row<A>({

@@ -81,12 +81,14 @@ const canPin = (frame: TdFrame, state: State): boolean => {
   return !(has(state, 'poison-entries') && frame.private);
 };
 
+const PINNING = 'drivers/iommu/iommufd/pages.c: pfn_reader_user_pin(); mm/gup.c: faultin_page()';
+
 export const dmaMap = defineTransition({
   name: 'dma.map',
   realm: 'td',
   summary: 'The VMM gives a device the page at the host address of a frame, which is pinned for as long.',
-  does: 'VFIO_IOMMU_MAP_DMA of the host address of frame `gfn`',
-  source: 'drivers/vfio/vfio_iommu_type1.c: vfio_dma_do_map(), vaddr_get_pfns()',
+  does: 'IOMMU_IOAS_MAP of the host address of frame `gfn`',
+  source: 'drivers/iommu/iommufd/ioas.c: iommufd_ioas_map()',
   args: frameDomains,
   mayAlso: [],
   weight: 6,
@@ -96,6 +98,7 @@ export const dmaMap = defineTransition({
       id: 'dma.map/mapped-before',
       errno: 'EEXIST',
       when: 'a device has the page',
+      source: 'drivers/iommu/iommufd/io_pagetable.c: iopt_check_iova()',
       violated: (args, state) => frameAt(args, state).isPinned,
     }),
     row({
@@ -103,6 +106,7 @@ export const dmaMap = defineTransition({
       only: { feature: 'poison-entries' },
       errno: 'EFAULT',
       when: 'the frame is private: GUP does not give out a poison entry',
+      source: PINNING,
       violated: (args, state) => !frameAt(args, state).isPinned && !canPin(frameAt(args, state), state),
     }),
     row({
@@ -110,6 +114,7 @@ export const dmaMap = defineTransition({
       only: { feature: 'explicit-maps' },
       errno: 'EFAULT',
       when: 'GUP finds no mapping of the frame, or nothing behind it because the frame is private',
+      source: PINNING,
       violated: (args, state) => !frameAt(args, state).isPinned && !canPin(frameAt(args, state), state),
     }),
   ],
@@ -127,8 +132,8 @@ export const dmaUnmap = defineTransition({
   name: 'dma.unmap',
   realm: 'td',
   summary: 'The VMM takes a page back from a device.',
-  does: 'VFIO_IOMMU_UNMAP_DMA of the host address of frame `gfn`',
-  source: 'drivers/iommu/iommufd/io_pagetable.c: iopt_unmap_iova()',
+  does: 'IOMMU_IOAS_UNMAP of the address at which the device has frame `gfn`',
+  source: 'drivers/iommu/iommufd/ioas.c: iommufd_ioas_unmap()',
   args: frameDomains,
   mayAlso: [],
   weight: 2,

@@ -38,6 +38,7 @@ import {
   tdDomains,
   tdLabel,
   TDX_SOURCE,
+  UNEXPECTED_REFERENCES,
   tornDown,
   vary,
   vcpu,
@@ -108,10 +109,10 @@ export const tdCreate = defineTransition({
 
 const MOST_CPUIDS = 256n;
 
-/** The frame where it becomes private. What was in swap at its address is dropped, where that is its only page. */
 /** sev_mem_enc_register_region() flushes what the VMM has written by then. */
 const flushed = (page: TdPage): TdPage => ({ ...page, lines: page.lines.map((each) => evicted(each, 'host')) });
 
+/** The frame where it becomes private. What is in swap at its address comes back where the page is to be pinned. */
 export const madePrivate = (state: State, frame: TdFrame): TdFrame => {
   // KVM pins what it takes from user space, or SEV does, which brings it back from swap.
   const isPinned = frame.vmmPage === undefined && !has(state, 'ultravisor');
@@ -180,7 +181,7 @@ export const tdInit = defineTransition({
         only: { feature: 'explicit-maps' },
         errno: 'EAGAIN',
         when: 'a device has the page of a frame that is to become private',
-        source: 'virt/kvm/guest_memfd.c: a page with more references than expected is not converted',
+        source: UNEXPECTED_REFERENCES,
         violated: ({ td }, state) => tdOf(state, td).frames.some(({ isPinned }) => isPinned),
       },
     ),

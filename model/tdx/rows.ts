@@ -9,6 +9,13 @@ import { frameOf, GFNS, type Gfn, LINES, tdOf, VCPUS, vcpuOf } from './machine.t
 /** KVM's part of TDX. */
 export const TDX_SOURCE = 'arch/x86/kvm/vmx/tdx.c';
 
+/** Where KVM imports a page for an s390 guest: -EINVAL of the ultravisor's refusal becomes SIGSEGV. */
+export const IMPORT_FAILS =
+  'arch/s390/kvm/s390/s390.c: vcpu_post_run_handle_fault(); arch/s390/kvm/s390/pv.c: kvm_s390_pv_convert_to_secure(); arch/s390/kernel/uv.c: __make_folio_secure()';
+
+/** A page with more references than expected does not become private. No release has it. */
+export const UNEXPECTED_REFERENCES = '"guest_memfd: In-place conversion support": kvm_gmem_is_safe_for_conversion()';
+
 export const tdLabel = td();
 export const gfn = choice(...GFNS);
 export const line = choice(...LINES);

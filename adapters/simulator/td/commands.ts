@@ -36,8 +36,8 @@ const HOST: Handlers<Guests, Guest> = {
   'host.zero': (machine, guest, { gfn }: Args) => machine.hostZero(guest, Number(gfn)),
   'host.move': (machine, { process }, { gfn, how }: Args & { how: 'migrate' | 'swap-out' | 'swap-in' }) =>
     outcomeOf(machine.movePage(process, Number(gfn), how)),
-  'dma.map': (machine, { process }, { gfn }: Args) => outcomeOf(machine.vfioDmaDoMap(process, Number(gfn))),
-  'dma.unmap': (machine, { process }, { gfn }: Args) => outcomeOf(machine.vfioDmaDoUnmap(process, Number(gfn))),
+  'dma.map': (machine, { process }, { gfn }: Args) => outcomeOf(machine.iommufdIoasMap(process, Number(gfn))),
+  'dma.unmap': (machine, { process }, { gfn }: Args) => outcomeOf(machine.iommufdIoasUnmap(process, Number(gfn))),
 };
 
 const TDX: Handlers<TdxMachine, KvmTdx> = {

@@ -1,7 +1,7 @@
 /**
  * The host's memory management, as far as the memory of guests is concerned: page frames, the page tables of VMMs, pinning,
  * swap, migration, devices. Source: mm/memory.c, mm/gup.c, mm/migrate.c, mm/vmscan.c, mm/memory-failure.c,
- * fs/proc/kcore.c, drivers/vfio/vfio_iommu_type1.c.
+ * fs/proc/kcore.c, drivers/iommu/iommufd/ioas.c.
  */
 import type { FactParts } from '../../../model/core/facts.ts';
 import type { Errno, Outcome } from '../../../model/core/outcome.ts';
@@ -188,8 +188,8 @@ export abstract class HostMm extends Kernel {
     return undefined;
   }
 
-  /** vfio_iommu_type1.c: vfio_dma_do_map() */
-  vfioDmaDoMap(process: Process, gfn: number): Errno | undefined {
+  /** drivers/iommu/iommufd/ioas.c: iommufd_ioas_map() */
+  iommufdIoasMap(process: Process, gfn: number): Errno | undefined {
     if (process.iommu.has(gfn)) return 'EEXIST';
     const frame = this.getUserPages(process, gfn);
     if (typeof frame === 'string') return frame;
@@ -197,8 +197,8 @@ export abstract class HostMm extends Kernel {
     return undefined;
   }
 
-  /** vfio_iommu_type1.c: vfio_dma_do_unmap() */
-  vfioDmaDoUnmap(process: Process, gfn: number): Errno | undefined {
+  /** drivers/iommu/iommufd/ioas.c: iommufd_ioas_unmap() */
+  iommufdIoasUnmap(process: Process, gfn: number): Errno | undefined {
     return process.iommu.delete(gfn) ? undefined : 'ENOENT';
   }
 

@@ -1,6 +1,7 @@
 /**
  * Protected virtualization of s390: the ultravisor gives the host a page only when it has encrypted it, and the guest only what
- * nobody has changed since. Source: arch/s390/kernel/uv.c, arch/s390/mm/fault.c, arch/s390/kvm/pv.c.
+ * nobody has changed since. Source: arch/s390/kernel/uv.c, arch/s390/mm/fault.c, arch/s390/kvm/s390/s390.c,
+ * arch/s390/kvm/s390/pv.c.
  */
 import type { Facts } from '../../../model/core/facts.ts';
 import { ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
