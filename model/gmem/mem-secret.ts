@@ -1,19 +1,32 @@
+import _ from 'lodash';
 import { PAGE_SIZE, toPages } from '../core/abi.ts';
 import { fresh, u64 } from '../core/domain.ts';
 import type { Machine } from '../core/machine.ts';
+import { holdsIn } from '../core/profile.ts';
 import { EMPTY } from '../core/ranges.ts';
-import { newMapping, withEntry } from '../core/state.ts';
+import { newMapping, withEntry, type State } from '../core/state.ts';
 import { defineTransition } from '../core/transition.ts';
 import { bytes } from './choose.ts';
 
-/** Every process may have so many pages of it: secret memory counts as locked. Source: include/uapi/linux/resource.h: MLOCK_LIMIT. */
+/**
+ * So many pages of secret memory every process may have, all of its mappings taken together: they count as locked. Before 7.3
+ * what a process has mapped counts, and mmap() is refused; since then what the processes of a user have touched counts, and the
+ * touch is refused, with SIGBUS. The limit is 8 MiB unless somebody sets it. Source: mm/secretmem.c: __secretmem_account_pages();
+ * include/uapi/linux/resource.h: MLOCK_LIMIT.
+ */
 const FEW_PAGES = 8;
+
+const COUNTED_WHEN_MAPPED = { before: '7.3' };
 
 /** Why nothing can be out of reach of GUP on a machine. */
 export const withoutSecretMemory = ({ secretMemory }: Machine): string | undefined =>
   secretMemory ? undefined : 'the kernel has no secret memory';
 
 const roundUp = (length: bigint): bigint => (length + PAGE_SIZE - 1n) & ~(PAGE_SIZE - 1n);
+
+/** Bytes of all secret memory that is mapped. Nothing but its mapping keeps it. */
+const secretBytes = ({ inodes }: State): bigint =>
+  bytes(_.sumBy([...inodes.values()], ({ kind, pages }) => (kind === 'secret' ? pages : 0)));
 
 export const memSecret = defineTransition({
   name: 'mem.secret',
@@ -22,7 +35,14 @@ export const memSecret = defineTransition({
   source: 'mm/secretmem.c: memfd_secret(), secretmem_fault()',
   only: { without: 'direct-map' },
   args: { mapping: fresh('map'), length: u64() },
-  mayAlso: ['ENOMEM', 'EAGAIN'],
+  mayAlso: [
+    'ENOMEM',
+    {
+      errno: 'EAGAIN',
+      when: 'the release is before 7.3, where mmap() counts what is mapped as locked',
+      applies: (_args, { config }) => holdsIn(config.profile, COUNTED_WHEN_MAPPED),
+    },
+  ],
   weight: 2,
   guards: [
     {
@@ -37,8 +57,8 @@ export const memSecret = defineTransition({
     {
       id: 'mem.secret/length',
       unmodelled: 'how much memory a process may lock is up to its limits',
-      when: 'the length is zero, or more than eight pages',
-      violated: ({ length }) => length === 0n || length > bytes(FEW_PAGES),
+      when: 'the length is zero, or the process would have more than eight pages of secret memory',
+      violated: ({ length }, state) => length === 0n || secretBytes(state) + length > bytes(FEW_PAGES),
     },
   ],
   accepts: [
@@ -68,6 +88,7 @@ export const memSecret = defineTransition({
   ],
   draw: ({ random, state, fresh: label }) => {
     if (state.mappings.size > 2 && random.below(6) > 0) return undefined;
-    return { mapping: label('map'), length: bytes(1 + random.below(2)) };
+    const length = bytes(1 + random.below(2));
+    return secretBytes(state) + length > bytes(FEW_PAGES) ? undefined : { mapping: label('map'), length };
   },
 });
