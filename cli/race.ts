@@ -4,9 +4,11 @@ import { modelHash } from '../conformance/model-hash.ts';
 import { runRaces, type RaceCampaign } from '../conformance/race-campaign.ts';
 import { raceAnywhere, type RaceTally } from '../conformance/race.ts';
 import { EXIT_STATUS } from '../conformance/verdict.ts';
+import { holdsIn } from '../model/core/profile.ts';
 import { printRaceFailure, printRaces } from '../report/race.ts';
 import { describe, printSubject } from '../report/terminal.ts';
 import { field } from '../report/text.ts';
+import { UsageError } from './errors.ts';
 import { helpWith } from './help.ts';
 import { withProgram } from './input.ts';
 import { untilInterrupted } from './interrupt.ts';
@@ -40,7 +42,7 @@ export const addRace = (program: Command): Command =>
       'Runs two neighbouring commands of a program at the same time: one of them, as a whole, at each point within the ' +
         'other at which that may be interrupted. What they come to must be what they come to one after the other, in one ' +
         'order or the other, and invariants must hold afterwards. Only a target in this process can be made to do so. ' +
-        'Without a program, random ones are run.',
+        'Without a program, random ones are run, in profiles about guest memory.',
     )
     .argument('[program]', 'a file, - for standard input, or a replay token (gmc1.…)')
     .addOption(targetOption(DEFAULT_TARGET))
@@ -64,7 +66,17 @@ function announce({ target, specification }: Subject): void {
   say(printSubject({ target: describe(target), profile: specification.config.profile.id, modelHash: modelHash() }));
 }
 
+/** Calls of TDs, SEV and others refuse, for a moment, what they do not refuse one after the other: EBUSY, or a VM that dies meanwhile. */
+function checkRealm({ specification }: Subject): void {
+  const { profile } = specification.config;
+  if (!holdsIn(profile, { realm: 'guest-memory' }))
+    throw new UsageError(
+      `profile ${profile.id}: random programs are raced in profiles about guest memory only, because no others specify what is refused for a moment; name a program`,
+    );
+}
+
 async function raceRandom(subject: Subject, options: RaceOptions): Promise<number> {
+  checkRealm(subject);
   announce(subject);
   const { runs = DEFAULT_RUNS, maxCommands } = options;
   const seed = seedOf(options.seed);

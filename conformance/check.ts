@@ -168,7 +168,7 @@ const HALF_DONE = 'the environment stopped the command half-way, and how far it 
 export const isFailure = ({ kind }: Observation): boolean => ['errno', 'memory-fault', 'signal', 'oops'].includes(kind);
 
 /** Whether the environment stopped the command, which then leaves what it has done so far. */
-const leavesPrefix = (
+export const leavesPrefix = (
   specification: Specification,
   { name }: AnyCommand,
   { outcome, mayAlso }: Step,

@@ -8,7 +8,7 @@ import { printOutcome } from '../model/core/outcome.ts';
 import { createdLabels, labelsOf, type Program } from '../model/core/program.ts';
 import type { AnyCommand, Specification } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
-import { brokenInvariant, expectationsOf, isFailure, printExpectation, type Checking } from './check.ts';
+import { brokenInvariant, expectationsOf, isFailure, leavesPrefix, printExpectation, type Checking } from './check.ts';
 import type { Divergence } from './verdict.ts';
 
 export interface RaceDivergence extends Divergence {
@@ -27,7 +27,7 @@ const MANY_POINTS = 1000;
 
 /**
  * Every schedule of the commands `at` and `at + 1`, up to the first that diverges. None where one command uses what the
- * other creates, or where the specification takes no position on an order.
+ * other creates, where one is several system calls, or where the specification takes no position on an order.
  */
 export function raceAt(
   checking: Checking,
@@ -66,8 +66,10 @@ export function raceAnywhere(checking: Checking, program: Program, tally?: RaceT
 function isRace(specification: Specification, program: Program, at: number): boolean {
   const [first, second] = [program[at], program[at + 1]];
   if (first === undefined || second === undefined) return false;
-  const created = createdLabels(specification.transition(first.name), first);
-  const used = labelsOf(specification.transition(second.name), second);
+  const [before, behind] = [specification.transition(first.name), specification.transition(second.name)];
+  if (before.isSequence === true || behind.isSequence === true) return false;
+  const created = createdLabels(before, first);
+  const used = labelsOf(behind, second);
   return !created.some((label) => used.includes(label));
 }
 
@@ -131,13 +133,15 @@ function judged(
   let facts: Facts | undefined;
   for (let at = schedule.at + 1; at < executed.length; at++) {
     const now = executed[at] as Executed;
+    let failed = false;
     if (at > schedule.at + 1) {
       const next = after(specification, worlds, now);
       if (next === 'silent') return undefined;
       if (next.length === 0) return parted(at, worlds, expectations(specification, worlds, now.command));
+      // Where a state that follows is another, that is the partial progress which a rule documents.
+      failed = isFailure(now.observed.outcome) && next.every((state) => worlds.includes(state));
       worlds = next;
     }
-    const failed = at > schedule.at + 1 && isFailure(now.observed.outcome);
     const broken = brokenInvariant({ specification }, failed, now.observed, facts);
     if (broken !== undefined)
       return {
@@ -173,7 +177,8 @@ function after(
   how: 'alone' | 'at once' = 'alone',
 ): Worlds | 'silent' {
   const steps = worlds.map((state) => ({ state, step: specification.step(state, command) }));
-  if (steps.some(({ step }) => step.unmodelled !== undefined)) return 'silent';
+  if (steps.some(({ step }) => step.unmodelled !== undefined || leavesPrefix(specification, command, step, outcome)))
+    return 'silent';
   const isTransient =
     how === 'at once' && specification.transition(command.name).transient?.(command.args, outcome) === true;
   return steps.flatMap(({ state, step }) => {

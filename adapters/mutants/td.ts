@@ -6,7 +6,7 @@ import type { Errno, Outcome } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import { TdHost } from '../simulator/index.ts';
 import type { TdMachine } from '../simulator/td/commands.ts';
-import { Gone } from '../simulator/td/host-mm.ts';
+import { Gone, type HostPage, type Process, type Signal } from '../simulator/td/host-mm.ts';
 import { TdxMachine, type KvmTdx } from '../simulator/td/kvm-tdx.ts';
 import { SHARED_KEY, LINES } from '../simulator/td/memory-controller.ts';
 import { PvMachine } from '../simulator/td/pv.ts';
@@ -235,8 +235,10 @@ const worlds: readonly Fault[] = [
     fault: 'lets get_user_pages() have the page behind a poison entry, as KVM may',
     machine: host(
       class extends TdxMachine {
-        override getUserPages(...[process, gfn]: Parameters<TdxMachine['getUserPages']>): number | 'EFAULT' {
-          return this.doSwapPage(this.pageAt(process, gfn));
+        override pinUserPages(...[process, gfn]: Parameters<TdxMachine['pinUserPages']>): number | 'EFAULT' {
+          const page = this.pageAt(process, gfn);
+          page.pins++;
+          return this.doSwapPage(page);
         }
       },
     ),
@@ -289,12 +291,10 @@ const worlds: readonly Fault[] = [
     fault: 'shows the VMM the private page at the host address of a private frame',
     machine: host(
       class extends TdxMachine {
-        override handleMmFault(
-          ...[process, gfn]: Parameters<TdxMachine['handleMmFault']>
-        ): ReturnType<TdxMachine['handleMmFault']> {
+        override withUserPage<T>(process: Process, gfn: number, use: (frame: number, page: HostPage) => T): T | Signal {
           const kvm = this.guests.get(process.label);
           const frame = kvm?.private[gfn] === true ? kvm.gmem.get(gfn) : undefined;
-          return frame ?? super.handleMmFault(process, gfn);
+          return frame === undefined ? super.withUserPage(process, gfn, use) : use(frame, this.pageAt(process, gfn));
         }
       },
     ),

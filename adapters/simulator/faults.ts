@@ -188,7 +188,10 @@ export abstract class Faults extends Slots {
 
   /** One access of a processor to memory. Poison is answered by a machine check, which the kernel makes a SIGBUS. */
   accessFrame(frame: number, address: bigint, value: bigint | undefined): Outcome {
-    if (this.poisoned.has(frame)) return { kind: 'signal', signal: 'SIGBUS' };
+    return this.poisoned.has(frame) ? { kind: 'signal', signal: 'SIGBUS' } : this.copyWord(frame, address, value);
+  }
+
+  copyWord(frame: number, address: bigint, value: bigint | undefined): Outcome {
     const word = Number((address & (PAGE_SIZE - 1n)) >> 3n);
     if (value === undefined) return ok(this.readWord(frame, word));
     this.writeWord(frame, word, value);

@@ -15,6 +15,7 @@ export type LockName =
   | 'folio_lock'
   | 'gpc->lock'
   | 'gpc->refresh_lock'
+  | 'iova_rwsem'
   | 'tdx_lock'
   | 'sev_bitmap_lock'
   | 'sev_mirror_lock';

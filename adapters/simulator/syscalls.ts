@@ -164,7 +164,8 @@ export abstract class Syscalls extends Vms {
     const folio = vma === undefined || page >= vma.pages ? undefined : this.getUserPages(vma.start + page, 1);
     // __access_remote_vm() tells how much it has copied, and not what kept it from more.
     if (folio === undefined || typeof folio === 'string') return fails(by === 'mem' ? 'EIO' : 'EFAULT');
-    const outcome = this.accessFrame(folio.frame, offset, value);
+    // Who has the page already is not kept from it when it fails: memory_failure() takes it from page tables.
+    const outcome = this.copyWord(folio.frame, offset, value);
     this.folioPut(folio);
     return outcome;
   }

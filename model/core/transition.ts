@@ -138,6 +138,8 @@ export interface Transition<N extends string = string, A = Args> {
    * after it would it do so.
    */
   transient?(args: A, observed: Observation): boolean;
+  /** The command is several system calls, between which others may run: what it comes to at the same time as another one is not specified. */
+  readonly isSequence?: true;
   /**
    * Whether the `value` that the command stores when it succeeds is a secret of the guest, which the host must not learn from any
    * of the commands behind it.

@@ -100,6 +100,7 @@ export const guestClock = defineTransition({
   only: { without: 'direct-map' },
   args: domains,
   mayAlso: [],
+  isSequence: true,
   weight: 3,
   guards: [
     { descriptor: 'vcpu', kind: 'vcpu', ioctl: true },

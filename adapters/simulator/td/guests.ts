@@ -82,10 +82,8 @@ export abstract class Guests<G extends Guest = Guest> extends HostMm {
 
   hostRead(guest: G, gfn: number, line: number, via: Via): Outcome {
     if (via === 'dma') return this.dmaRead(guest, gfn, line);
-    if (via === 'user' || via === 'gup') {
-      const frame = this.hostAddress(guest, gfn, via);
-      return typeof frame === 'number' ? this.userLoad(frame, line, via) : frame;
-    }
+    if (via === 'user') return this.userLoad(guest, gfn, line);
+    if (via === 'gup') return this.withPinned(guest, gfn, (frame) => wordOutcome(this.kernelLoad(frame, line)));
     const frame = this.backing(guest, gfn);
     return wordOutcome(via === 'kcore' ? this.readKcore(frame, line) : this.kernelLoad(frame, line));
   }
@@ -97,31 +95,33 @@ export abstract class Guests<G extends Guest = Guest> extends HostMm {
     return word === 'poison' || word === 'EIO' ? fails('EIO') : wordOutcome(word as Exclude<Word, 'poison'>);
   }
 
-  private userLoad(frame: number, line: number, via: 'user' | 'gup'): Outcome {
-    if (via === 'gup') return wordOutcome(this.kernelLoad(frame, line));
-    const word = this.cpuLoad(frame, line);
-    if (word !== 'poison') return wordOutcome(word);
-    this.memoryFailure(frame);
+  private userLoad({ process }: G, gfn: number, line: number): Outcome {
+    const loaded = this.withUserPage(process, gfn, (frame) => ({ frame, word: this.cpuLoad(frame, line) }));
+    if (typeof loaded === 'string') return { kind: 'signal', signal: loaded };
+    if (loaded.word !== 'poison') return wordOutcome(loaded.word);
+    this.memoryFailure(loaded.frame);
     return { kind: 'signal', signal: 'SIGBUS' };
   }
 
   hostWrite(guest: G, gfn: number, line: number, via: HostWrite['via'], width: Width, value: bigint): Outcome {
-    let frame: number | Outcome;
-    if (via === 'dma') frame = guest.process.iommu.get(gfn) ?? fails('EIO');
-    else if (via === 'user' || via === 'gup') frame = this.hostAddress(guest, gfn, via);
-    else frame = this.backing(guest, gfn);
-    if (typeof frame !== 'number') return frame;
-    return outcomeOf(this.hostStore(frame, line, value, width, via));
+    const store = (frame: number): Outcome => outcomeOf(this.hostStore(frame, line, value, width, via));
+    if (via === 'user') {
+      const stored = this.withUserPage(guest.process, gfn, store);
+      return typeof stored === 'string' ? { kind: 'signal', signal: stored } : stored;
+    }
+    if (via === 'gup') return this.withPinned(guest, gfn, store);
+    if (via !== 'dma') return store(this.backing(guest, gfn));
+    const frame = guest.process.iommu.get(gfn);
+    return frame === undefined ? fails('EIO') : store(frame);
   }
 
-  /** What is at the host address, for the VMM itself or for a system call. */
-  private hostAddress({ process }: G, gfn: number, via: 'user' | 'gup'): number | Outcome {
-    if (via === 'gup') {
-      const frame = this.getUserPages(process, gfn);
-      return typeof frame === 'string' ? fails(frame) : frame;
-    }
-    const frame = this.handleMmFault(process, gfn);
-    return typeof frame === 'string' ? { kind: 'signal', signal: frame } : frame;
+  /** A system call that reaches memory of the process by way of get_user_pages(). */
+  private withPinned({ process }: G, gfn: number, use: (frame: number) => Outcome): Outcome {
+    const frame = this.pinUserPages(process, gfn);
+    if (typeof frame === 'string') return fails(frame);
+    const outcome = use(frame);
+    this.unpinUserPage(process, gfn);
+    return outcome;
   }
 
   hostZero(guest: G, gfn: number): Outcome {

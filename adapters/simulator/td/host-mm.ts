@@ -26,6 +26,8 @@ export interface HostPage {
   pte: Pte;
   frame: number | undefined;
   swapped: readonly Word[];
+  /** References that GUP has given out. */
+  pins: number;
 }
 
 /** The VMM of a guest. */
@@ -49,6 +51,8 @@ export class Gone extends Error {
 
 export abstract class HostMm extends Kernel {
   readonly mmapLock = newLock('mmap_lock');
+  /** Of iommufd: struct io_pagetable. */
+  readonly iovaLock = newLock('iova_rwsem');
   /** Frames that had a machine check: PG_hwpoison, for ever. */
   readonly hwpoison = new Set<number>();
   /** Free frames that have been in use, most recently freed last. */
@@ -77,6 +81,7 @@ export abstract class HostMm extends Kernel {
     this.coreStops = false;
     this.mmapLock.writer = false;
     this.mmapLock.readers = 0;
+    this.iovaLock.writer = false;
   }
 
   /** mm/page_alloc.c: alloc_pages() */
@@ -103,7 +108,7 @@ export abstract class HostMm extends Kernel {
 
   /** mmap() with MAP_POPULATE, of a page for each guest frame. */
   newProcess(label: Label, pte: Pte): Process {
-    const pages = GFNS.map(() => ({ pte, frame: this.allocZeroedPage(), swapped: [] }));
+    const pages = GFNS.map(() => ({ pte, frame: this.allocZeroedPage(), swapped: [], pins: 0 }));
     return { label, pages, iommu: new Map() };
   }
 
@@ -114,6 +119,7 @@ export abstract class HostMm extends Kernel {
       page.pte = 'none';
       if (page.frame !== undefined) this.freePage(page.frame);
       page.frame = undefined;
+      page.pins = 0;
     }
   }
 
@@ -123,19 +129,28 @@ export abstract class HostMm extends Kernel {
     return page;
   }
 
-  /** mm/memory.c: handle_mm_fault() */
-  handleMmFault(process: Process, gfn: number): number | Signal {
+  /** mm/memory.c: handle_mm_fault(), and what is done with the page while nobody can take it from the page table. */
+  withUserPage<T>(process: Process, gfn: number, use: (frame: number, page: HostPage) => T): T | Signal {
     this.lockShared(this.mmapLock);
     const page = this.pageAt(process, gfn);
     const found = page.pte === 'none' ? 'SIGSEGV' : page.pte === 'refused' ? 'SIGBUS' : this.doSwapPage(page);
+    const isPoisoned = typeof found === 'number' && this.hwpoison.has(found);
+    const result = isPoisoned ? 'SIGBUS' : typeof found === 'string' ? found : use(found, page);
     this.unlockShared(this.mmapLock);
-    return typeof found === 'number' && this.hwpoison.has(found) ? 'SIGBUS' : found;
+    return result;
   }
 
-  /** mm/gup.c: get_user_pages() */
-  getUserPages(process: Process, gfn: number): number | 'EFAULT' {
-    const found = this.handleMmFault(process, gfn);
+  /** mm/gup.c: pin_user_pages(). Whoever has the page has to give it back: unpinUserPage(). */
+  pinUserPages(process: Process, gfn: number): number | 'EFAULT' {
+    const found = this.withUserPage(process, gfn, (frame, page) => {
+      page.pins++;
+      return frame;
+    });
     return typeof found === 'string' ? 'EFAULT' : found;
+  }
+
+  unpinUserPage(process: Process, gfn: number): void {
+    this.pageAt(process, gfn).pins--;
   }
 
   /** mm/memory.c: do_swap_page(), where the page is in swap. */
@@ -180,7 +195,7 @@ export abstract class HostMm extends Kernel {
   /** Reclaim, swap-in and compaction, each tried on one page. */
   movePage(process: Process, gfn: number, how: 'migrate' | 'swap-out' | 'swap-in'): Errno | undefined {
     const page = this.pageAt(process, gfn);
-    if (process.iommu.has(gfn) || this.isUnmovable(process, gfn)) return 'EBUSY';
+    if (page.pins > 0 || this.isUnmovable(process, gfn)) return 'EBUSY';
     if ((page.frame === undefined) !== (how === 'swap-in')) return 'ENOENT';
     if (how === 'swap-in') this.doSwapPage(page);
     else if (how === 'swap-out') this.pageout(page);
@@ -190,16 +205,29 @@ export abstract class HostMm extends Kernel {
 
   /** drivers/iommu/iommufd/ioas.c: iommufd_ioas_map() */
   iommufdIoasMap(process: Process, gfn: number): Errno | undefined {
-    if (process.iommu.has(gfn)) return 'EEXIST';
-    const frame = this.getUserPages(process, gfn);
-    if (typeof frame === 'string') return frame;
-    process.iommu.set(gfn, frame);
-    return undefined;
+    return this.withIommu(() => {
+      if (process.iommu.has(gfn)) return 'EEXIST';
+      const frame = this.pinUserPages(process, gfn);
+      if (typeof frame === 'string') return frame;
+      process.iommu.set(gfn, frame);
+      return undefined;
+    });
   }
 
   /** drivers/iommu/iommufd/ioas.c: iommufd_ioas_unmap() */
   iommufdIoasUnmap(process: Process, gfn: number): Errno | undefined {
-    return process.iommu.delete(gfn) ? undefined : 'ENOENT';
+    return this.withIommu(() => {
+      if (!process.iommu.delete(gfn)) return 'ENOENT';
+      this.unpinUserPage(process, gfn);
+      return undefined;
+    });
+  }
+
+  private withIommu(run: () => Errno | undefined): Errno | undefined {
+    this.lock(this.iovaLock);
+    const error = run();
+    this.unlock(this.iovaLock);
+    return error;
   }
 
   /** A load by code of the kernel, which has nobody to give a machine check to. */

@@ -274,7 +274,7 @@ export class TdxMachine extends Guests<KvmTdx> {
 
   /** Whether somebody has a reference that conversion must wait for, where the design waits. */
   isReferenced({ process }: KvmTdx, gfn: number): boolean {
-    return this.has('explicit-maps') && process.iommu.has(gfn);
+    return this.has('explicit-maps') && this.pageAt(process, gfn).pins > 0;
   }
 
   /** A poison entry; or the entry is gone, and a fault finds that the page is private. GUP finds the same. */

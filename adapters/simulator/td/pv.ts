@@ -63,8 +63,8 @@ export class PvMachine extends Launches {
     );
   }
 
-  override getUserPages(...args: Parameters<Launches['getUserPages']>): number | 'EFAULT' {
-    const frame = super.getUserPages(...args);
+  override pinUserPages(...args: Parameters<Launches['pinUserPages']>): number | 'EFAULT' {
+    const frame = super.pinUserPages(...args);
     if (typeof frame === 'number') this.archMakeFolioAccessible(frame);
     return frame;
   }
