@@ -60,7 +60,7 @@ import { sevClose, sevFirmwareFails, sevInit, sevVcpu, sevVmCreate } from './sev
 import { sevRegionAdd, sevRegionDrop } from './sev/key-regions.ts';
 import { sevCopy, sevMove } from './sev/key-sharing.ts';
 import { sevSnpStart } from './sev/key-snp.ts';
-import { kernelHandle, kernelIsolate, kernelRecover } from './machine-check/handler.ts';
+import { kernelHandle } from './machine-check/handle.ts';
 import { deviceRead, hwPoison, hwScrub } from './machine-check/hardware.ts';
 import { hostRecover, vmmAnswer } from './machine-check/host.ts';
 import { guestCreate, guestDestroy, guestMigrate, guestReboot } from './machine-check/life.ts';
@@ -69,6 +69,7 @@ import { pageAlloc, pageFree, taskStart } from './machine-check/pages.ts';
 import { guestPlug, guestUnplug } from './machine-check/plug.ts';
 import { pageSimulate, pageUnpoison } from './machine-check/simulate.ts';
 import { kernelTouch, taskTouch } from './machine-check/touch.ts';
+import { kernelIsolate, kernelRecover } from './machine-check/work.ts';
 import { statusAnnounce, statusFlood } from './sev/status-announce.ts';
 import { statusDonate, statusScribble } from './sev/status-donation.ts';
 import { statusDamage, statusLoad, statusSave } from './sev/status-image.ts';

@@ -5,9 +5,9 @@
 import type { McGuest } from '../model/core/machine-check.ts';
 import type { Outcome } from '../model/core/outcome.ts';
 import { profileById } from '../model/core/profile.ts';
-import type { AnyCommand, Specification } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
 import type { Flaw } from './flaws.ts';
+import { after, withCpusRunning } from './machine-check-progress.ts';
 import { parse, specify } from './support.ts';
 
 const text = (lines: readonly string[]): string => lines.map((line) => `${line}\n`).join('');
@@ -64,8 +64,6 @@ export const FLAWS: readonly Flaw[] = [
   },
 ];
 
-const LABEL = 'guest0';
-
 /** Task 0 has loaded what is bad, was killed for it, and the second step of the work is left. */
 const consumed = (profile: string): string =>
   text([
@@ -120,29 +118,6 @@ export const QUESTIONS: readonly Question[] = [
   },
 ];
 
-const commandOf = (specification: Specification, line: string): AnyCommand => {
-  const [command] = parse(specification, line);
-  if (command === undefined) throw new Error(`no command: ${line}`);
-  return command;
-};
-
-/** What has to be done next, as long as a CPU of the guest is out of it or in its handler. */
-function dueIn(state: State): string | undefined {
-  const guest = state.mc.guests.get(LABEL);
-  const cpu = guest?.state === 'running' ? guest.cpus.findIndex(({ stage }) => stage !== 'runs') : -1;
-  switch (guest?.cpus[cpu]?.stage) {
-    case 'host-work':
-      return `host.recover guest=guest0 cpu=${cpu}`;
-    case 'vmm':
-      return `vmm.answer guest=guest0 by=${cpu}`;
-    case 'machine-check':
-      return `kernel.handle guest=guest0 cpu=${cpu}`;
-    case 'runs':
-    case undefined:
-      return undefined;
-  }
-}
-
 export interface Answer {
   /** Undefined where the guest had ended before. */
   readonly outcome: Outcome | undefined;
@@ -150,7 +125,7 @@ export interface Answer {
   readonly guest: McGuest['state'];
 }
 
-const guestIn = (state: State): McGuest['state'] => state.mc.guests.get(LABEL)?.state ?? 'killed';
+const guestIn = (state: State): McGuest['state'] => state.mc.guests.get('guest0')?.state ?? 'killed';
 
 /** What the last command comes to in the profile, and the guest by it. */
 export function answerTo({ commands }: Question, profile: string): Answer {
@@ -161,9 +136,8 @@ export function answerTo({ commands }: Question, profile: string): Answer {
   for (const line of commands) {
     outcome = undefined;
     if (guestIn(state) !== 'running') break;
-    ({ state, outcome } = specification.step(state, commandOf(specification, line)));
-    for (let due = dueIn(state); due !== undefined; due = dueIn(state))
-      ({ state } = specification.step(state, commandOf(specification, due)));
+    ({ state, outcome } = after(specification, state, line));
+    state = withCpusRunning(specification, state, 'guest0');
   }
   return { outcome, guest: guestIn(state) };
 }

@@ -3,11 +3,14 @@ import { describe, expect, it } from '@jest/globals';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
+import type { McCpu, McGuest } from '../model/core/machine-check.ts';
 import { profileById } from '../model/core/profile.ts';
+import type { State } from '../model/core/state.ts';
 import { brokenAtEnd } from './designs.ts';
 import { observedOf } from './flaws.ts';
 import { answerTo, FLAWS, QUESTIONS } from './machine-check-designs.ts';
-import { freshSeed, MACHINE_CHECK, specify, unreached, verdictOf } from './support.ts';
+import { settled } from './machine-check-progress.ts';
+import { freshSeed, generated, MACHINE_CHECK, specify, unreached, verdictOf } from './support.ts';
 
 const concededIn = (profile: string): readonly string[] =>
   (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
@@ -23,6 +26,31 @@ const CLAIMED = [
   'poison/bounded',
   'poison/never-remapped',
 ];
+
+/** A CPU that does not take machine checks meets what was taken without end. */
+const isDeaf = ({ isGloballyEnabled, isBankEnabled }: McCpu): boolean =>
+  !isGloballyEnabled || isBankEnabled[1] !== true;
+
+interface Bystanders {
+  /** Tasks of the guest that are alive, and whose CPUs run and have no work. */
+  readonly tasks: readonly number[];
+  /** Other guests, as they are. */
+  readonly others: ReadonlyMap<string, McGuest>;
+}
+
+const goesOn = ({ mc }: State, label: string): Bystanders => {
+  const { alive, cpus } = mc.guests.get(label) ?? { alive: [], cpus: [] };
+  const isIdle = (task: number): boolean => cpus[task]?.stage === 'runs' && cpus[task].work === undefined;
+  return {
+    tasks: alive.flatMap((isAlive, task) => (isAlive && isIdle(task) ? [task] : [])),
+    others: new Map([...mc.guests].filter(([other]) => other !== label)),
+  };
+};
+
+/** Whether they are all there; tasks go with their kernel. */
+const isGoing = ({ tasks, others }: Bystanders, { mc }: State, label: string): boolean =>
+  (mc.guests.get(label)?.state !== 'running' || tasks.every((task) => mc.guests.get(label)?.alive[task] === true)) &&
+  [...others].every(([other, guest]) => mc.guests.get(other) === guest);
 
 describe.each(MACHINE_CHECK)('in %s', (profile) => {
   const specification = specify(profile);
@@ -42,6 +70,19 @@ describe.each(MACHINE_CHECK)('in %s', (profile) => {
     const held = campaign.invariants.filter(({ status }) => status === 'held').map(({ id }) => id);
     const conceded = concededIn(profile);
     expect(held).toEqual(expect.arrayContaining(CLAIMED.filter((id) => !conceded.includes(id))));
+  });
+
+  it('whatever happened, all that is due is soon done, and whoever had nothing to do with it goes on', () => {
+    const most = 40;
+    const came = [...generated(specification, { programs: 150, maxCommands: 60 })].flatMap(({ trace }) => {
+      const { state = specification.initial } = trace.at(-1) ?? {};
+      const labels = [...state.mc.guests].filter(([, guest]) => guest.state === 'running' && !guest.cpus.some(isDeaf));
+      return labels.map(([label]) => ({ label, before: state, ...settled(specification, state, label, most) }));
+    });
+    expect(came.filter(({ steps }) => steps > 1).length).toBeGreaterThan(20);
+    expect(Math.max(...came.map(({ steps }) => steps))).toBeLessThan(most);
+    const going = came.map(({ label, before, state }) => [goesOn(before, label), state, label] as const);
+    expect(going.filter(([must, state, label]) => !isGoing(must, state, label))).toEqual([]);
   });
 
   it('the simulator conforms', async () => {

@@ -13,7 +13,8 @@ const HEAD = `# A page that the VMM has unmapped: who may assume what
 In May 2020 a guest kernel was told by a machine check of a bad page, made the page uncacheable in its 1:1 map, and so flushed the page's lines. The VMM had unmapped the
 page; the flush came to a second machine check, in the kernel, which panicked. Tony Luck and Borislav Petkov argued about what the guest can know. This page is what the
 specification of five kernels comes to ([adr/0011-machine-check.md](adr/0011-machine-check.md)). It is written by \`npm run docs\`;
-[properties/machine-check-designs.ts](../properties/machine-check-designs.ts) has the programs.
+[properties/machine-check-designs.ts](../properties/machine-check-designs.ts) has the programs. What kernels in QEMU were seen to do is in
+[machine-check-on-real-kernels.md](machine-check-on-real-kernels.md).
 
 ## What becomes of the guest
 
