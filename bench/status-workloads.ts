@@ -26,7 +26,7 @@ const OUTSTANDING = 4;
 const STREAM_CALLS = 4096;
 
 /** xorshift32: the same numbers everywhere. */
-function numbers(seed: number): (below: number) => number {
+export function numbers(seed: number): (below: number) => number {
   let state = seed;
   return (below) => {
     state ^= state << 13;
