@@ -5,18 +5,7 @@ import type { Condition } from '../core/profile.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { scanned, type Panic, type Scan } from './banks.ts';
-import {
-  cpuOf,
-  CPUS,
-  endedBy,
-  guestOf,
-  isVirtual,
-  RUNS,
-  withCpu,
-  withEnded,
-  withGuest,
-  workOf,
-} from './machine.ts';
+import { cpuOf, CPUS, endedBy, guestOf, isVirtual, RUNS, withCpu, withEnded, withGuest, workOf } from './machine.ts';
 import { aimed, chooseGuest, cpuDomains, ended, HARNESS, MCE_SOURCE, noGuest } from './rows.ts';
 
 type OnCpu = ArgsOf<typeof cpuDomains>;
