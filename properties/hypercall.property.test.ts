@@ -15,7 +15,7 @@ describe.each(HYPERCALL)('in %s', (profile) => {
   it('the simulator conforms', async () => {
     const seed = freshSeed();
     const target = simulatorTarget();
-    const campaign = await runCampaign(specification, target, { seed, runs: 200, maxCommands: 60 });
+    const campaign = await runCampaign(specification, target, { seed, runs: 100, maxCommands: 60 });
     expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
   });
 

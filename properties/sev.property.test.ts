@@ -19,7 +19,7 @@ describe.each(SEV)('in %s', (profile) => {
     ['the simulator', simulatorTarget()],
   ])('%s keeps the rules and the invariants about keys, which are looked at', async (_name, target) => {
     const seed = freshSeed();
-    const campaign = await runCampaign(specification, target, { seed, runs: 300, maxCommands: 60 });
+    const campaign = await runCampaign(specification, target, { seed, runs: 150, maxCommands: 60 });
     expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');
     const held = campaign.invariants.filter(({ status }) => status === 'held').map(({ id }) => id);
     expect(held).toEqual(expect.arrayContaining(OF_KEYS));
