@@ -17,7 +17,7 @@ what the specification of the five comes to ([adr/0010-tdx.md](adr/0010-tdx.md))
 
 Frame 0 is private, and the guest has 0x11 in its line 0. Where a device makes the access, it was given the page while that was shared; in
 \`share-explicitly\` the VMM had mapped it, and no device has it, because a page that one has cannot become private there. A cell says what the
-access comes to; behind the arrow, what the guest's next load of the line comes to, where that is not 0x11. Where the core that
+access comes to by the specification, against which the simulator is held ([td.property.test.ts](../properties/td.property.test.ts)); behind the arrow, what the guest's next load of the line comes to, where that is not 0x11. Where the core that
 consumes poison cannot go on, *the guest ends* is *the machine shuts down*.
 `;
 
