@@ -53,6 +53,16 @@ const posted: readonly Fault[] = [
 /** What each of the ten patches is there for, left out. */
 const duties: readonly Fault[] = [
   {
+    id: 'locked-folio-not-unlocked',
+    shortest: 6,
+    fault: 'gets a folio locked, to share it, and does not unlock it (patch 3)',
+    machine: class extends SimulatorMachine {
+      override folioUnlock(): void {
+        // Who wants the folio next waits for ever.
+      }
+    },
+  },
+  {
     id: 'page-stays-in-direct-map',
     shortest: 3,
     fault: 'leaves the pages of a file with NO_DIRECT_MAP where they are (patch 1)',
@@ -161,6 +171,20 @@ const duties: readonly Fault[] = [
 ];
 
 const caches: readonly Fault[] = [
+  {
+    id: 'cache-pins-its-page',
+    shortest: 6,
+    fault: 'keeps a reference to every page that a cache has had',
+    machine: class extends SimulatorMachine {
+      override gpcMapGmem(
+        ...args: Parameters<SimulatorMachine['gpcMapGmem']>
+      ): ReturnType<SimulatorMachine['gpcMapGmem']> {
+        const found = super.gpcMapGmem(...args);
+        if (found !== undefined) this.folioGet(found.folio);
+        return found;
+      }
+    },
+  },
   {
     id: 'inactive-cache-refreshed',
     shortest: 6,
