@@ -41,6 +41,7 @@ const EQUIVALENT: ReadonlyMap<string, string> = new Map([
   ['swap:task.touch/ended:no-task', NOTHING_LEFT],
   ['swap:kernel.touch/ended:busy', NOTHING_LEFT],
   ['swap:kernel.recover/ended:busy', NOTHING_LEFT],
+  ['swap:page.unpoison/ended:hardware-failure', 'what a kernel knew of failures is gone when it has ended'],
   ['swap:kernel.isolate/ended:busy', NOTHING_LEFT],
   ['swap:vmm.answer/ignored:triple-fault', 'a machine check that is ignored is not raised'],
   ['swap:kernel.handle/nothing-raised:in-kernel', 'a kernel panics of what its handler is told'],
