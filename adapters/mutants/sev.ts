@@ -236,7 +236,7 @@ const asids: readonly Fault[] = [
   },
   {
     id: 'leaked-asid-given-back',
-    shortest: 10,
+    shortest: 9,
     profile: LINUX,
     fault: 'gives an ASID back although its SNP context could not be let go',
     machine: class extends SevHost {
@@ -287,7 +287,7 @@ const memory: readonly Fault[] = [
   },
   {
     id: 'pages-stay-pinned',
-    shortest: 4,
+    shortest: 3,
     profile: LINUX,
     fault: 'forgets to unpin pages',
     machine: class extends SevHost {

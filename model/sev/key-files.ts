@@ -108,6 +108,9 @@ type Bind = ArgsOf<typeof bindDomains>;
 
 const SET = 'virt/kvm/kvm_main.c: kvm_set_memory_region()';
 
+/** What a slot of a VM is on was made for that VM. */
+const OWNER = 'owner';
+
 export const sevBind = defineTransition({
   name: 'sev.bind',
   realm: 'sev',
@@ -130,6 +133,7 @@ export const sevBind = defineTransition({
     }),
     {
       id: 'sev.bind/file-of-another-vm',
+      group: OWNER,
       errno: 'EINVAL',
       when: 'the file was made for another VM',
       violated: ({ vm: label, file }, state) => known(state.sev.files, file).vm !== label,
@@ -141,6 +145,7 @@ export const sevBind = defineTransition({
     },
     {
       id: 'sev.bind/bound',
+      group: OWNER,
       errno: 'EEXIST',
       when: 'the page is bound to the other slot through this file',
       violated: ({ vm: label, file }, state) => [...vmOf(state, label).slots.values()].includes(file),
