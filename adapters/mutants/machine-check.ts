@@ -270,7 +270,7 @@ const hosts: readonly Fault[] = [
     ),
   },
   {
-    id: 'poisoned-page-freed',
+    id: 'poison-freed-with-vm',
     shortest: 3,
     profile: NOW,
     fault: 'puts a poisoned page on the free list when the VM is gone',
