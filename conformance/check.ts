@@ -5,7 +5,7 @@ import { printOutcome, sameOutcome, type Observation } from '../model/core/outco
 import type { Program } from '../model/core/program.ts';
 import type { AnyCommand, AnyTransition, Specification, Step } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
-import { brokenBy, invariantsOf, isObservable, type Invariant } from '../model/invariants/index.ts';
+import { brokenBy, invariantsOf, isConcededAfter, isObservable, type Invariant } from '../model/invariants/index.ts';
 import type { Coverage } from './coverage.ts';
 import { inconclusive, observe } from './observe.ts';
 import type { Divergence, ProgramVerdict } from './verdict.ts';
@@ -112,7 +112,7 @@ function compare(
     const half = leavesPrefix(specification, command, expected, observed.outcome);
     // Where the state that follows is another, that is the partial progress which the rule documents.
     const failed = !half && next === state && isFailure(observed.outcome);
-    const broken = brokenInvariant(checking, failed, observed, facts);
+    const broken = brokenInvariant(checking, { commands: [command], failed }, observed, facts);
     if (broken !== undefined) return violated(at, expected, broken);
     if (half) return { kind: 'conforms', commands: at + 1, unmodelled: { at, rule: expected.rule, reason: HALF_DONE } };
     state = next;
@@ -145,17 +145,27 @@ export function expectationsOf(specification: Specification, program: Program): 
   });
 }
 
+/** What lies before a boundary. */
+interface Boundary {
+  /** One, or two that ran at the same time. */
+  readonly commands: Program;
+  /** Whether it failed, and should have left everything as it was. */
+  readonly failed: boolean;
+}
+
 export function brokenInvariant(
   { specification, tally }: Pick<Checking, 'specification' | 'tally'>,
-  failed: boolean,
+  { commands, failed }: Boundary,
   { facts }: Observed,
   before: Facts | undefined,
 ): { readonly invariant: Invariant; readonly how: string } | undefined {
   // Facts that did not change since they were last looked at are as true as they were then.
   if (facts === undefined || facts === before) return undefined;
   if (tally !== undefined) for (const part in facts) tally.shown.add(part as FactPart);
-  for (const invariant of invariantsOf(specification.config.profile)) {
+  const { profile } = specification.config;
+  for (const invariant of invariantsOf(profile)) {
     if (!isObservable(invariant, facts)) continue;
+    if (commands.some(({ name }) => isConcededAfter(profile, invariant, name))) continue;
     if (tally !== undefined) tally.checks.set(invariant.id, (tally.checks.get(invariant.id) ?? 0) + 1);
     const how = brokenBy(invariant, { before, after: facts, failed });
     if (how !== undefined) return { invariant, how };

@@ -137,8 +137,8 @@ function invariantResults(
   return sentencesAbout(profile).map((invariant) => {
     const { id } = invariant;
     const flaw = concession(profile, id)?.why;
-    if (flaw !== undefined) return { id, status: 'conceded', checks: 0, unseen: [], flaw };
     const count = checks.get(id) ?? 0;
+    if (flaw !== undefined && !broken.has(id)) return { id, status: 'conceded', checks: count, unseen: [], flaw };
     const isOverFacts = 'clauses' in invariant;
     const never = isOverFacts && isBlind ? 'not-observable' : 'not-evaluated';
     const status = broken.has(id) ? 'broken' : count > 0 ? 'held' : never;

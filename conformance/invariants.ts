@@ -1,4 +1,4 @@
-import { concession, type Profile } from '../model/core/profile.ts';
+import { isClaimed, type Profile } from '../model/core/profile.ts';
 import { INVARIANTS, isAbout, type Invariant } from '../model/invariants/index.ts';
 import { SECRECY } from './secret.ts';
 
@@ -11,9 +11,9 @@ export const ALL_INVARIANTS: readonly (Invariant | InvariantSentence)[] = [...IN
 export const sentencesAbout = (profile: Profile): typeof ALL_INVARIANTS =>
   ALL_INVARIANTS.filter((each) => isAbout(profile, each));
 
-/** Those of them that its design does not concede. */
+/** Those of them that its design claims to keep, after some commands at least. */
 export const sentencesOf = (profile: Profile): typeof ALL_INVARIANTS =>
-  sentencesAbout(profile).filter(({ id }) => concession(profile, id) === undefined);
+  sentencesAbout(profile).filter(({ id }) => isClaimed(profile, id));
 
 /** Throws where there is none of the name. */
 export function invariantById(id: string): InvariantSentence {

@@ -142,7 +142,8 @@ function judged(
       failed = isFailure(now.observed.outcome) && next.every((state) => worlds.includes(state));
       worlds = next;
     }
-    const broken = brokenInvariant({ specification }, failed, now.observed, facts);
+    const commands = program.slice(at === schedule.at + 1 ? schedule.at : at, at + 1);
+    const broken = brokenInvariant({ specification }, { commands, failed }, now.observed, facts);
     if (broken !== undefined)
       return {
         ...parted(at, worlds, broken.invariant.sentence),

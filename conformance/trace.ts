@@ -153,7 +153,7 @@ export class TraceChecker {
     const failed = isUnchanged && isFailure(came);
     const broken = brokenInvariant(
       { specification: this.#specification },
-      failed,
+      { commands: [entry.command], failed },
       { outcome: came, ...(facts && { facts }) },
       this.#facts,
     );

@@ -1,5 +1,6 @@
 /** Guests whose memory the host must not touch: generation gets everywhere, designs keep what they claim, and flaws are found. */
 import { describe, expect, it } from '@jest/globals';
+import { MUTANTS } from '../adapters/mutants/index.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { machineTarget, simulatorTarget, TdHost } from '../adapters/simulator/index.ts';
 import { TdxMachine } from '../adapters/simulator/td/kvm-tdx.ts';
@@ -74,6 +75,14 @@ describe.each(FLAWS.map((flaw) => [flaw.profile, flaw.invariant, flaw] as const)
     });
   },
 );
+
+it('a store that no command asked for is no flaw of the design', async () => {
+  const mutant = MUTANTS.find(({ id }) => id === 'page-cleared-after-add');
+  const { target, profile = '' } = mutant ?? {};
+  if (target === undefined) throw new Error('there is no such mutant');
+  const { failure } = await runCampaign(specify(profile), target, { seed: FIXED_SEED, ...DEFAULT_BUDGET });
+  expect(failure).toMatchObject({ invariant: 'td/no-host-write', rule: 'td.add/added' });
+});
 
 describe('a host access to a private frame', () => {
   const access = (command: RegExp) => {

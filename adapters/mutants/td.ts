@@ -96,7 +96,7 @@ const removal: readonly Fault[] = [
   },
   {
     id: 'page-cleared-after-add',
-    shortest: 7,
+    shortest: 5,
     profile: GMEM,
     fault: 'clears a page in the direct map when the TD has it already, so that its code no longer fits',
     machine: host(

@@ -83,6 +83,8 @@ export interface Concession {
   readonly invariant: string;
   /** Why it cannot, as sentences. */
   readonly why: string;
+  /** The commands that can break it, by their names: after any other it is held against a target all the same. Any, if left out. */
+  readonly after?: readonly string[];
 }
 
 export interface Profile {
@@ -110,9 +112,18 @@ export interface Config {
 export const concession = ({ concedes = [] }: Profile, invariant: string): Concession | undefined =>
   concedes.find((each) => each.invariant === invariant);
 
+/** Whether a target is ever held against the invariant. */
+export function isClaimed(profile: Profile, invariant: string): boolean {
+  const conceded = concession(profile, invariant);
+  return conceded === undefined || conceded.after !== undefined;
+}
+
+/** Stores that the host makes for no other reason than that the command says so. */
+const STORES_OF_HOST = ['host.write', 'host.zero'];
 const IN_DIRECT_MAP: Concession = {
   invariant: 'td/no-host-write',
   why: 'The page stays in the direct map, so that a stray store of the kernel reaches it.',
+  after: STORES_OF_HOST,
 };
 const PINNED =
   'Removing every user mapping does not take a page from a device that pinned it while it was shared; the RFC does not speak of pins.';
@@ -191,7 +202,11 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['tdx', 'in-place', 'poison-entries'],
     realm: 'td',
-    concedes: [IN_DIRECT_MAP, ...conceded(PINNED, 'td/no-user-write', 'td/not-mapped-by-host')],
+    concedes: [
+      IN_DIRECT_MAP,
+      { invariant: 'td/no-user-write', why: PINNED, after: STORES_OF_HOST },
+      ...conceded(PINNED, 'td/not-mapped-by-host'),
+    ],
     source: 'RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021, on TDX of 7.3.4',
   },
   {
@@ -219,7 +234,11 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['in-place', 'c-bit'],
     realm: 'td',
-    concedes: conceded(EVERYTHING, 'td/no-host-write', 'td/no-user-write', 'td/not-mapped-by-host'),
+    concedes: [
+      { invariant: 'td/no-host-write', why: EVERYTHING, after: STORES_OF_HOST },
+      { invariant: 'td/no-user-write', why: EVERYTHING, after: STORES_OF_HOST },
+      ...conceded(EVERYTHING, 'td/not-mapped-by-host'),
+    ],
     source:
       'thread of RFC v1 "KVM: unmap guest memory using poisoned pages", April 2021: Dave Hansen; AMD64 manual, volume 2, 15.34',
   },

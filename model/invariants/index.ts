@@ -1,5 +1,5 @@
 import _ from 'lodash';
-import { concession, type Profile } from '../core/profile.ts';
+import { concession, isClaimed, type Profile } from '../core/profile.ts';
 import { attributeInvariants } from './attributes.ts';
 import { directMapInvariants } from './direct-map.ts';
 import { errorInvariants } from './errors.ts';
@@ -26,7 +26,11 @@ export const INVARIANTS: readonly Invariant[] = [
   ...errorInvariants,
 ];
 
-/** Those that speak of what there is in the profile, and that its design does not concede. */
+/** Those that speak of what there is in the profile, and that its design does not concede whatever is done. */
 export const invariantsOf: (profile: Profile) => readonly Invariant[] = _.memoize((profile: Profile) =>
-  INVARIANTS.filter((each) => isAbout(profile, each) && concession(profile, each.id) === undefined),
+  INVARIANTS.filter((each) => isAbout(profile, each) && isClaimed(profile, each.id)),
 );
+
+/** Whether the design concedes the invariant after the command. */
+export const isConcededAfter = (profile: Profile, { id }: Invariant, command: string): boolean =>
+  concession(profile, id)?.after?.includes(command) === true;

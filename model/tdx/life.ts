@@ -389,6 +389,15 @@ function withPages(state: State, { td, gfn: first, value }: Add, count: number):
   return after;
 }
 
+/** The page of the frame is taken before anybody asks whether the frame is private: where it is the one at the host address, it comes back from swap. */
+function withPagesAndTaken(state: State, args: Add): State {
+  const { done = 0, why = '' } = hindered(args, state) ?? {};
+  const after = withPages(state, args, done);
+  const next = String(Number(args.gfn) + done);
+  const isTaken = why === 'shared' && isTdx(state) && frameOf(after, args.td, next).vmmPage === undefined;
+  return isTaken ? withFrame(after, args.td, next, { isSwapped: false }) : after;
+}
+
 const hindrance = (
   why: string,
   row: Pick<Guard<Add>, 'when' | 'source' | 'only'>,
@@ -400,7 +409,7 @@ const hindrance = (
   errno,
   violated: (args, state) => hindered(args, state)?.why === why,
   violate: vary<Add>({ gfn: GFNS, pages: [1n, 2n, 5n] }, (args, state) => hindered(args, state)?.why === why),
-  leaves: (args, state) => withPages(state, args, hindered(args, state)?.done ?? 0),
+  leaves: (args, state) => withPagesAndTaken(state, args),
 });
 
 const POPULATE = 'virt/kvm/guest_memfd.c: kvm_gmem_populate(), __kvm_gmem_populate()';

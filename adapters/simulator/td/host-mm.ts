@@ -103,7 +103,10 @@ export abstract class HostMm extends Kernel {
 
   /** include/linux/highmem.h: clear_highpage(), with whole-line stores. */
   clearHighpage(frame: number): void {
-    for (const line of LINES) this.cpuStore(frame, line, 0n, 'line');
+    for (const line of LINES) {
+      this.noteHostWrite(frame, line, 'zero');
+      this.cpuStore(frame, line, 0n, 'line');
+    }
   }
 
   /** mmap() with MAP_POPULATE, of a page for each guest frame. */
