@@ -110,6 +110,21 @@ const removal: readonly Fault[] = [
       },
     ),
   },
+  {
+    id: 'page-cleared-before-removal',
+    shortest: 6,
+    profile: GMEM,
+    fault: 'clears a page in the direct map when it is to be freed, while the TD has it still',
+    machine: host(
+      class extends TdxMachine {
+        override kvmUnmapPrivate(kvm: KvmTdx, gfn: number): Errno | undefined {
+          const frame = kvm.mirror.get(gfn);
+          if (frame !== undefined) this.clearHighpage(frame);
+          return super.kvmUnmapPrivate(kvm, gfn);
+        }
+      },
+    ),
+  },
 ];
 
 const keys: readonly Fault[] = [
