@@ -150,6 +150,18 @@ describe('a trace of KVM', () => {
     expect((await checked(text)).disagreements.shown).toEqual([expect.objectContaining({ observed })]);
   });
 
+  const LOST = 'CPU:1 [LOST 12 EVENTS]\n';
+
+  it('says nothing of a call whose end may be among what was lost', async () => {
+    const text = `${hypercall('0x1000', '0x1')}${EXIT}${ENTRY}${hypercall('0x2000', '0x1')}${LOST}${ENTRY}`;
+    const { commands, checked: known, disagreements, gaps } = await checked(text);
+    expect([commands, known, disagreements.count, gaps]).toEqual([2, 1, 0, 1]);
+  });
+
+  it('tells that events were lost also where no call was pending', async () => {
+    expect((await checked(`${hypercall('0x1000', '0x1')}${EXIT}${ENTRY}${LOST}`)).gaps).toBe(1);
+  });
+
   it('says nothing of what came of a call where no event tells', async () => {
     expect(await checked(hypercall('0x1000', '0x1'))).toMatchObject({ commands: 1, checked: 0 });
   });

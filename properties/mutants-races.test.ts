@@ -25,7 +25,7 @@ describe('random programs in which two commands meet', () => {
   it.each(SIMULATED)('accuse no right machine in %s', async (profile) => {
     const { failure } = await runRaces(
       { specification: specify(profile), target: simulatorTarget() },
-      { ...OPTIONS, runs: 2000 },
+      { ...OPTIONS, runs: 500 },
     );
     expect(failure && printRaceFailure(specify(profile), failure, PLAIN)).toBeUndefined();
   });

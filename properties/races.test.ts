@@ -17,7 +17,7 @@ describe('the simulator', () => {
     'does in %s what some order of the commands does',
     async (profile) => {
       const seed = freshSeed();
-      const { failure, tally } = await races(profile, simulatorTarget(), seed, 150);
+      const { failure, tally } = await races(profile, simulatorTarget(), seed, 40);
       const shown = failure && `GMEM_SEED=${seed}\n${printRaceFailure(specify(profile), failure, PLAIN)}`;
       expect(shown).toBeUndefined();
       expect(tally.schedules).toBeGreaterThan(50);

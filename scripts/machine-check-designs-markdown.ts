@@ -19,27 +19,28 @@ specification of five kernels comes to ([adr/0011-machine-check.md](adr/0011-mac
 ## What becomes of the guest
 
 Two tasks have a frame of ordinary memory. One of them loads its line 0, which is bad, and is killed for it; the kernel has then to isolate the page. Who is left by that is
-asked what comes of the page. A cell says what the command comes to, and who ends when the VMM and the kernel have done what is due.
+asked what comes of the page. A cell says what the command comes to, and who ends when the VMM and the kernel have done what is due; *nobody is left*: the guest has panicked above.
+\`bare-metal\` is the kernel of May 2020 without a VMM. Linux 7.3 makes such a page not present there as well.
 `;
 
 const ARGUMENT = `
 ## The answer
 
-- **The VMM may assume nothing of the guest.** A guest does not stay away from a page because it was told: its tasks, its kernel, its page-table walker and its devices all come back
-  (\`task.touch/taken\`, \`kernel.touch/taken\`, \`device.read/taken\`). So the page leaves stage 2 before anybody is told, and each touch gets another machine check (\`poison/answered-by-mce\`). A new page in its place would be
+- **The VMM may assume nothing of the guest.** A guest does not stay away from a page because it was told: its tasks, its kernel, its page-table walker and, through the VMM, its devices all come back
+  (\`task.touch/taken\`, \`kernel.touch/taken\`, \`device.read/taken\`). So the page leaves stage 2 before anybody is told, and each touch gets another machine check (\`poison/answered-by-mce\`); a device is told of an error. A new page in its place would be
   other contents (\`poison/never-remapped\`), a #PF contradicts the guest's page tables, and an instruction that is stepped over has not been done. Neither reboot nor migration ends
   this duty; replacing the memory does (\`poison/carried\`).
 - **The VMM may assume that a guest reads machine checks, and not that it survives them.** One that is raised while another is in progress, or while CR4.MCE is clear, is a triple fault (\`vmm.answer/triple-fault\`); a guest that has disabled the
-  bank meets the page without end (\`vmm.answer/ignored\`); the eleventh before a task goes on is a panic (\`kernel.handle/too-many\`).
+  bank meets the page without end (\`vmm.answer/ignored\`); one of Intel's with several CPUs that has not enabled LMCE waits for all of them, and panics (\`mce_start()\`), which is not modelled: here it has; the eleventh before a task goes on is a panic (\`kernel.handle/too-many\`).
 - **The guest may assume that the whole page is bad where the machine check says so, and nothing else.** "Unmapped" is a word about tables that it does not see. What it does with the page has to be right
   whether the page is there or not. Only one of the five is: \`not-present-whole-page\` changes the entry by way of a decoy address, and touches no line (\`poison/isolate-untouched\`).
-- **Seeing a hypervisor is not knowing what it did.** \`guest-check\` survives the isolation because it does none: the 1:1 map shows the page as before, and the kernel's next load of it ends the guest as its clean-up did.
+- **Seeing a hypervisor is not knowing what it did.** \`guest-check\` survives the isolation because it does none: the 1:1 map shows the page as before, and the kernel's next load of it ends the guest as the clean-up of \`set-uc-in-guest\` does.
   In \`not-present-whole-page\` the same load is an oops, which costs a task.
 - **A bit in the machine check is true when it is written.** \`vmm-signals-unmap\` works as long as every VMM sets the bit, and as long as nothing is unmapped behind it. A machine check
   without the bit for a page that is taken a step later ends as \`set-uc-in-guest\` does: \`mce-signal-comes-too-late\` among the [scenarios](../scenarios/README.md).
 - **On bare metal the same flush is harmless,** and the page's good line can be read afterwards, which is what uncacheable is for. A guest has no such line: the VMM took all of the page.
 - **No isolation closes the window before it.** Between \`memory_failure()\` and \`set_mce_nospec()\` another CPU's kernel may load from the page, and panics in all five.
-- **The host may assume of ordinary memory what it may not of gmem.** Whoever consumes poison in a guest_memfd has his VMM killed, because to \`memory_failure()\` what gmem answers counts as a failure
+- **The host may assume of ordinary memory what it may not of gmem.** Whoever consumes poison in a guest_memfd has a SIGBUS without an address sent to his VMM (\`kill_me_now()\`), which ends here, as it cannot know the page. That is a fault of 7.3.4, not a contract: to \`memory_failure()\` what gmem answers counts as a failure, though it has dealt with the page ([machine-check-on-real-kernels.md](machine-check-on-real-kernels.md))
   (\`host.recover/vmm-killed\`); what was found before anybody consumed it comes to an exit with EHWPOISON, which the VMM can answer.
 `;
 

@@ -134,7 +134,7 @@ that the simulator has (\`adapters/simulator/page-status\`), which keep one cont
 
 const answer = (): string => `## The answer
 
-- **For what the thread saw, the list.** With the log's own calls, from pages below the static ranges, it visits
+- **For the log's own pages, the list; for 60 regions the tree, by a fifth at most.** With the log's own calls, from pages below the static ranges, it visits
   ${grouped(of(steps, 'boot', 0, 'range list'))} nodes a call, and the tree ${grouped(of(steps, 'boot', 0, 'interval tree'))}.
   Ashish Kalra's conclusion holds for his guest, and by more than he claimed, because of where the pages are: where DMA takes pages behind the static
   ranges, the list visits ${grouped(of(steps, 'boot', 1, 'range list'))} and the tree ${grouped(of(steps, 'boot', 1, 'interval tree'))}. With the 60 regions of Steve

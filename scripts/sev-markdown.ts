@@ -47,7 +47,8 @@ intercepts #UD and reads ciphertext. The guest’s kernel calls, in 64-bit mode,
 const TAIL = `
 - Only \`hypercall-patched\` leaves a guest of SEV without a way to announce early. That KVM intercepts its #UD is how the thread tells it; \`init_vmcb()\` of
   that time clears the intercept for SEV already, and then the guest gets #UD, with which it can do as little.
-- In \`hypercall-linux-7.3\` an announcement on Intel would have to be patched. Nobody makes one: \`kvm_sev_hypercall3()\` is for guests of SEV.
+- In \`hypercall-linux-7.3\` an announcement on Intel would have to be patched. \`kvm_init_platform()\` makes one where memory is encrypted and the VMM
+  offers KVM_FEATURE_MIGRATION_CONTROL, and TDX counts as encrypted: only the CPUID of the VMM keeps a TDX guest from VMMCALL.
 - \`hypercall-vmmcall-default\` moves the same gap to other hypercalls on Intel, where the host can read the text; with the quirk disabled an early one is #UD.
 - From ring 3, KVM’s emulator refuses VMCALL (#GP) and not VMMCALL, which it patches on Intel; the hypercall itself is then refused with EPERM.
 `;

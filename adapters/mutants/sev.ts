@@ -1,5 +1,5 @@
 /**
- * Hosts of guests with SEV, with one mistake each: bugs that really happened (CVE-2022-0171, CVE-2026-72286), and others of
+ * Hosts of guests with SEV, with one mistake each: bugs that really happened (CVE-2026-72286), and others of
  * their kind.
  */
 import type { Errno } from '../../model/core/outcome.ts';
@@ -192,7 +192,7 @@ const asids: readonly Fault[] = [
     id: 'caches-not-written-back',
     shortest: 11,
     profile: LINUX,
-    fault: 'flushes the data fabric and leaves lines of the last guest in caches (CVE-2022-0171)',
+    fault: 'flushes the data fabric and leaves lines of the last guest in caches',
     machine: class extends SevHost {
       override wbinvdOnAllCpus(): void {
         // The caches keep what they have.

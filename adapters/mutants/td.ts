@@ -1,5 +1,5 @@
 /**
- * Machines that run TDs and their like, with one mistake each: bugs that really happened (CVE-2022-0171), duties of the host
+ * Machines that run TDs and their like, with one mistake each: bugs that really happened, duties of the host
  * that are left out, and others of their kind.
  */
 import type { Errno, Outcome } from '../../model/core/outcome.ts';
@@ -350,7 +350,7 @@ const contrasts: readonly Fault[] = [
     id: 'sev-caches-not-flushed',
     shortest: 6,
     profile: 'sev-c-bit',
-    fault: 'gives an ASID and its pages back while caches hold lines of them (CVE-2022-0171)',
+    fault: 'gives an ASID and its pages back while caches hold lines of them',
     machine: host(
       class extends SevMachine {
         override wbinvd(): void {

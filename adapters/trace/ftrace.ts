@@ -28,11 +28,16 @@ export class Ftrace {
   /** Undefined where the line is not of this kind. */
   read({ line, text = '' }: TextLine): readonly LogEntry[] | undefined {
     const event = EVENT.exec(text);
-    if (event === null) return LOST.test(text) && this.#asked.size > 0 ? [{ line, kind: 'gap' }] : undefined;
+    if (event === null) return LOST.test(text) ? this.#lost(line) : undefined;
     const [, task = '', seconds = '', name = '', rest = ''] = event;
     if (name === 'kvm_hypercall') return this.#hypercall(task, { line, seconds: Number(seconds) }, rest);
     if (name === 'kvm_userspace_exit') return this.#ended(task, rest.includes('HYPERCALL') ? 'reached' : undefined);
     return name === 'kvm_entry' ? this.#ended(task, 'refused') : [];
+  }
+
+  /** What came of the calls that are pending may be among what was lost; and so may calls that nobody heard of. */
+  #lost(line: number): readonly LogEntry[] {
+    return [...this.end(), { line, kind: 'gap' }];
   }
 
   /** What is left when the log is over. */

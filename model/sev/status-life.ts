@@ -132,7 +132,8 @@ export const statusReset = defineTransition({
   realm: 'page-status',
   summary: 'The guest starts again: the VMM resets it, or its kernel starts another one.',
   does: '`reboot`: the VMM resets the guest and forgets what it said; `kexec`: the new kernel announces all of the guest’s memory as private, in one call',
-  source: 'arch/x86/kernel/kvm.c: kvm_init_platform()',
+  source:
+    'thread of v2 "Add AMD SEV specific Hypercall3", December 2020; arch/x86/kernel/kvm.c: kvm_init_platform(), range by range',
   args: resetDomains,
   mayAlso: [],
   weight: 2,

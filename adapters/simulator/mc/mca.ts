@@ -19,7 +19,7 @@ export const MCI = {
   AR: bit(55n),
 } as const;
 /** IA32_MCG_STATUS */
-export const MCG = { RIPV: bit(0n), EIPV: bit(1n), MCIP: bit(2n) } as const;
+export const MCG = { RIPV: bit(0n), EIPV: bit(1n), MCIP: bit(2n), LMCES: bit(3n) } as const;
 /** The lower half of IA32_MCi_STATUS. */
 const MCACOD = { MASK: 0xefffn, DATA: 0x134n, INSTR: 0x150n, SCRUB: 0xc0n, SCRUB_MASK: 0xeff0n } as const;
 
@@ -70,8 +70,8 @@ const STATUS: Readonly<Record<McSeverity, bigint>> = {
 const MCG_STATUS: Readonly<Record<McSeverity, bigint>> = {
   corrected: 0n,
   'no-action': 0n,
-  optional: MCG.MCIP | MCG.RIPV,
-  required: MCG.MCIP | MCG.RIPV | MCG.EIPV,
+  optional: MCG.MCIP | MCG.RIPV | MCG.LMCES,
+  required: MCG.MCIP | MCG.RIPV | MCG.LMCES | MCG.EIPV,
 };
 
 /** A report of a memory error in a page. */
