@@ -67,11 +67,14 @@ const ownerHasKey = clause(['keyUsers'], ({ after: { keyUsers } }) => {
 });
 
 const pinned = clause(['regions', 'pins'], ({ after: { regions, pins } }) => {
-  const wanted = new Map<number, number>();
-  for (const { start, end } of regions)
-    for (let page = start; page < end; page++) wanted.set(page, (wanted.get(page) ?? 0) + 1);
-  for (const page of new Set([...wanted.keys(), ...pins.map((each) => each.page)])) {
-    const [count, have] = [wanted.get(page) ?? 0, pins.find((each) => each.page === page)?.count ?? 0];
+  // Between two of these pages nothing changes: regions may be as large as a stranger says.
+  const edges = new Set([
+    ...regions.flatMap(({ start, end }) => [start, end]),
+    ...pins.flatMap(({ page }) => [page, page + 1]),
+  ]);
+  for (const page of edges) {
+    const count = regions.filter(({ start, end }) => start <= page && page < end).length;
+    const have = pins.find((each) => each.page === page)?.count ?? 0;
     if (count !== have) return `page ${hex(page)} of the arena is in ${count} regions, and pinned ${have} times`;
   }
   return undefined;
