@@ -199,6 +199,8 @@ function textOf(bytes: Uint8Array = new Uint8Array()): string {
 export function profileOf(release: string): Profile {
   const [, major = '0', minor = '0', patch = '0'] = /^(\d+)\.(\d+)(?:\.(\d+))?/.exec(release) ?? [];
   const kernel = { release: [Number(major), Number(minor), Number(patch)] as const, features: [] };
-  const released = PROFILES.filter(({ features }) => features.length === 0);
+  const released = PROFILES.filter(
+    (profile) => profile.features.length === 0 && holdsIn(profile, { realm: 'guest-memory' }),
+  );
   return released.findLast((each) => holdsIn(kernel, { since: each.release.join('.') })) ?? (released[0] as Profile);
 }
