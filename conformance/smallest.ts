@@ -69,6 +69,8 @@ async function* otherFailures(
   first: Program,
   { seed, maxCommands, counts, signal, searchBudget = DEFAULT_SEARCH_BUDGET }: SmallestOptions,
 ): AsyncIterable<Program> {
+  // Nothing is shorter than one command, and what fails at its first may be a target that must be started for each.
+  if (first.length === 1) return;
   const { specification, target } = checking;
   const options = { ...abilitiesOf(target), maxCommands };
   const favoured = new Set(first.map(({ name }) => name));

@@ -259,7 +259,7 @@ const asids: readonly Fault[] = [
   },
   {
     id: 'failed-init-stays-active',
-    shortest: 7,
+    shortest: 6,
     profile: LINUX,
     fault: 'leaves a VM active that did not get an ASID',
     machine: class extends SevHost {
