@@ -202,6 +202,17 @@ describe('a campaign', () => {
     expect(campaign.failure).toBeUndefined();
   });
 
+  it('does not start a target again and again that fails at the first command, where nothing is shorter', async () => {
+    let calls = 0;
+    const execute: Target['execute'] = () => {
+      calls++;
+      return [{ outcome: { kind: 'crash', message: 'always' } }];
+    };
+    const { failure } = await runCampaign(specification, { ...reference, execute }, OPTIONS);
+    expect(failure?.program).toHaveLength(1);
+    expect(calls).toBeLessThan(20);
+  });
+
   it('reports a target that does not fail the same way twice with what it did first', async () => {
     let calls = 0;
     const execute: Target['execute'] = (program, profile) =>

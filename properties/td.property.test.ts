@@ -2,7 +2,9 @@
 import { describe, expect, it } from '@jest/globals';
 import { MUTANTS } from '../adapters/mutants/index.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
-import { machineTarget, simulatorTarget, TdHost } from '../adapters/simulator/index.ts';
+import { Host } from '../adapters/simulator/host.ts';
+import { machineTarget, simulatorTarget } from '../adapters/simulator/index.ts';
+import { performTd } from '../adapters/simulator/td/commands.ts';
 import { TdxMachine } from '../adapters/simulator/td/kvm-tdx.ts';
 import { DEFAULT_BUDGET, runCampaign } from '../conformance/campaign.ts';
 import { checkSecrecy, twinOf } from '../conformance/secret.ts';
@@ -128,7 +130,7 @@ describe('a secret of a guest', () => {
   it('is told by memory that gives every line to everybody, and to no host by the memory of TDX', async () => {
     const specification = specify('tdx-guest-memfd');
     const program = stored('tdx-guest-memfd', READ);
-    const leaky = machineTarget('leaky', (config) => new TdHost(new WithoutOwnerBit(config)));
+    const leaky = machineTarget('leaky', (config) => new Host(new WithoutOwnerBit(config), performTd));
     expect(await checkSecrecy({ specification, target: leaky }, program)).toMatchObject({
       kind: 'diverges',
       invariant: 'memory/private-is-secret',

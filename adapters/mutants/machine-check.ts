@@ -5,8 +5,8 @@
 import type { Outcome } from '../../model/core/outcome.ts';
 import { ok } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
-import { McHost } from '../simulator/index.ts';
-import type { McMachine } from '../simulator/mc/commands.ts';
+import { hostOf } from '../simulator/host.ts';
+import { performMc } from '../simulator/mc/commands.ts';
 import { BareMetal } from '../simulator/mc/bare-metal.ts';
 import type { Cpu, Touched } from '../simulator/mc/cpu.ts';
 import { GuestKernel, type Way } from '../simulator/mc/guest-kernel.ts';
@@ -21,13 +21,7 @@ import type { Fault } from './fault.ts';
 const NOW = 'not-present-whole-page';
 const METAL = 'bare-metal';
 
-/** A machine that commands can be given to. */
-const host = (Machine: new (config: Config) => McMachine): Fault['machine'] =>
-  class extends McHost {
-    constructor(config: Config) {
-      super(new Machine(config));
-    }
-  };
+const host = hostOf(performMc);
 
 /** One with a part that is made wrong. */
 const withPart = (parts: Parts): Fault['machine'] =>

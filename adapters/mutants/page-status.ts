@@ -4,9 +4,9 @@
  */
 import { PAGE_MASK, wrap64 } from '../../model/core/abi.ts';
 import { ok, type Outcome } from '../../model/core/outcome.ts';
-import type { Config } from '../../model/core/profile.ts';
-import { StatusHost } from '../simulator/index.ts';
+import { hostOf } from '../simulator/host.ts';
 import { Bitmap } from '../simulator/page-status/bitmap.ts';
+import { performStatus } from '../simulator/page-status/commands.ts';
 import { GuestDonation, type Structure } from '../simulator/page-status/guest-donation.ts';
 import { setPages, type Change, type Guest } from '../simulator/page-status/guest.ts';
 import type { Image } from '../simulator/page-status/image.ts';
@@ -23,13 +23,7 @@ const LIST = 'page-status-range-list';
 const TREE = 'page-status-interval-tree';
 const DONATION = 'page-status-guest-donation';
 
-/** A machine that commands can be given to. */
-const host = (Machine: new (config: Config) => StatusMachine): Fault['machine'] =>
-  class extends StatusHost {
-    constructor(config: Config) {
-      super(new Machine(config));
-    }
-  };
+const host = hostOf(performStatus);
 
 /** A machine with a list of its own. */
 const withList = (List: new (bound: number) => RangeList): Fault['machine'] =>

@@ -4,8 +4,8 @@
  */
 import type { Errno, Outcome } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
-import { TdHost } from '../simulator/index.ts';
-import type { TdMachine } from '../simulator/td/commands.ts';
+import { hostOf } from '../simulator/host.ts';
+import { performTd } from '../simulator/td/commands.ts';
 import { Gone, type HostPage, type Process, type Signal } from '../simulator/td/host-mm.ts';
 import { TdxMachine, type KvmTdx } from '../simulator/td/kvm-tdx.ts';
 import { SHARED_KEY, LINES } from '../simulator/td/memory-controller.ts';
@@ -17,13 +17,7 @@ const POISON = 'tdx-poison-rfc-v1';
 const GMEM = 'tdx-guest-memfd';
 const EXPLICIT = 'share-explicitly';
 
-/** A machine that commands can be given to. */
-export const host = (Machine: new (config: Config) => TdMachine): Fault['machine'] =>
-  class extends TdHost {
-    constructor(config: Config) {
-      super(new Machine(config));
-    }
-  };
+export const host = hostOf(performTd);
 
 const removal: readonly Fault[] = [
   {

@@ -4,20 +4,17 @@ import type { Observation } from '../../model/core/outcome.ts';
 import type { Config } from '../../model/core/profile.ts';
 import type { AnyCommand } from '../../model/core/specification.ts';
 import { ALL_CAPABILITIES, type Observed, type Target } from '../adapter.ts';
-import { HypercallHost } from './hypercall/commands.ts';
+import { Host } from './host.ts';
+import { HypercallMachine, performHypercall } from './hypercall/commands.ts';
 import { SimulatorMachine } from './machine.ts';
-import { McHost, newMcMachine } from './mc/commands.ts';
-import { newStatusHost } from './page-status/commands.ts';
+import { newMcMachine, performMc } from './mc/commands.ts';
+import { performStatus } from './page-status/commands.ts';
+import { StatusMachine } from './page-status/vmm.ts';
 import { race, type Racing } from './race.ts';
 import { SevHost } from './sev/commands.ts';
-import { newTdMachine, TdHost } from './td/commands.ts';
+import { newTdMachine, performTd } from './td/commands.ts';
 
-export { HypercallHost } from './hypercall/commands.ts';
-export { SimulatorMachine } from './machine.ts';
-export { StatusHost } from './page-status/commands.ts';
-export { McHost } from './mc/commands.ts';
-export { SevHost } from './sev/commands.ts';
-export { TdHost } from './td/commands.ts';
+export { SevHost, SimulatorMachine };
 
 /** A machine that executes commands and looks into itself. */
 export type Simulated = Racing;
@@ -57,21 +54,22 @@ export function machineTarget(
   };
 }
 
-function newMachine(config: Config): Simulated {
+/** The machine whose rules are those of the profile. */
+export function newSimulated(config: Config): Simulated {
   switch (config.profile.realm ?? 'guest-memory') {
     case 'td':
-      return new TdHost(newTdMachine(config));
+      return new Host(newTdMachine(config), performTd);
     case 'guest-memory':
       return new SimulatorMachine(config);
     case 'sev':
       return new SevHost(config);
     case 'hypercall':
-      return new HypercallHost(config);
+      return new Host(new HypercallMachine(config), performHypercall);
     case 'page-status':
-      return newStatusHost(config);
+      return new Host(new StatusMachine(config), performStatus);
     case 'mc':
-      return new McHost(newMcMachine(config));
+      return new Host(newMcMachine(config), performMc);
   }
 }
 
-export const simulatorTarget = (machine?: Machine): Target => machineTarget('simulator', newMachine, machine);
+export const simulatorTarget = (machine?: Machine): Target => machineTarget('simulator', newSimulated, machine);

@@ -3,6 +3,7 @@ import type { Facts } from '../../../model/core/facts.ts';
 import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
 import type { Label } from '../../../model/core/state.ts';
+import { performOn } from '../host.ts';
 import { newGuest, type HypercallGuest, type Instruction, type Place, type Processor } from './guest.ts';
 import { HypercallKvm } from './kvm.ts';
 
@@ -23,50 +24,33 @@ interface CallArgs {
   readonly a2: bigint;
 }
 
-type Handler = (host: HypercallHost, guest: HypercallGuest, args: never) => Outcome;
+type Handler = (machine: HypercallMachine, guest: HypercallGuest, args: never) => Outcome;
 
 const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 const HANDLERS: Readonly<Record<string, Handler>> = {
-  'hypercall.exits': (host, guest, { mask }: { mask: bigint }) => outcomeOf(host.enableExitHypercall(guest, mask)),
-  'hypercall.quirk': (host, guest, { mask }: { mask: bigint }) => outcomeOf(host.disableQuirks2(guest, mask)),
-  'hypercall.alternatives': (host, guest) => {
-    host.applyAlternatives(guest);
+  'hypercall.exits': (machine, guest, { mask }: { mask: bigint }) =>
+    outcomeOf(machine.enableExitHypercall(guest, mask)),
+  'hypercall.quirk': (machine, guest, { mask }: { mask: bigint }) => outcomeOf(machine.disableQuirks2(guest, mask)),
+  'hypercall.alternatives': (machine, guest) => {
+    machine.applyAlternatives(guest);
     return ok();
   },
-  'hypercall.call': (host, guest, { by, cpl, bits, nr, a0, a1, a2 }: CallArgs) => {
+  'hypercall.call': (machine, guest, { by, cpl, bits, nr, a0, a1, a2 }: CallArgs) => {
     guest.regs = { cpl: Number(cpl), isLong: bits === '64', rax: nr, rbx: a0, rcx: a1, rdx: a2 };
-    return host.kvmRun(guest, host.placeOf(by));
+    return machine.kvmRun(guest, machine.placeOf(by));
   },
-  'hypercall.return': (host, guest, { sets, ret }: { sets: 'yes' | 'no'; ret: bigint }) =>
-    ok(host.kvmRunAgain(guest, sets === 'yes' ? ret : undefined)),
-  'hypercall.close': (host, guest) => {
-    host.guests.delete(guest.label);
+  'hypercall.return': (machine, guest, { sets, ret }: { sets: 'yes' | 'no'; ret: bigint }) =>
+    ok(machine.kvmRunAgain(guest, sets === 'yes' ? ret : undefined)),
+  'hypercall.close': (machine, guest) => {
+    machine.guests.delete(guest.label);
     return ok();
   },
 };
 
 /** A host, and the kernels of its guests. Source of what is the guest's: arch/x86/include/asm/kvm_para.h. */
-export class HypercallHost extends HypercallKvm {
+export class HypercallMachine extends HypercallKvm {
   readonly guests = new Map<Label, HypercallGuest>();
-
-  run(command: AnyCommand): Outcome {
-    return this.execute(command);
-  }
-
-  /** There are no events here. */
-  forgetEvents(): void {
-    // Nothing is told that happened in between.
-  }
-
-  execute({ name, args }: AnyCommand): Outcome {
-    if (name === 'hypercall.guest') return this.boot(args as unknown as GuestArgs);
-    const handler = HANDLERS[name];
-    if (handler === undefined) throw new Error(`the simulator has no command '${name}' in this profile`);
-    const guest = this.guests.get(args['guest'] as Label);
-    // Nothing is specified of a guest that is not there.
-    return guest === undefined ? fails('EBADF') : handler(this, guest, args as never);
-  }
 
   facts(): Facts {
     return {
@@ -74,7 +58,7 @@ export class HypercallHost extends HypercallKvm {
     };
   }
 
-  private boot({ guest: label, cpu, sev, text }: GuestArgs): Outcome {
+  boot({ guest: label, cpu, sev, text }: GuestArgs): Outcome {
     if (sev === 'yes' && cpu === 'intel') return fails('EINVAL');
     const ordinary = this.ordinaryInstruction();
     this.guests.set(
@@ -116,4 +100,9 @@ export class HypercallHost extends HypercallKvm {
     if (by !== 'announcement') return by;
     return this.has('hypercall-patched') || this.has('hypercall-vmmcall-default') ? 'ordinary' : by;
   }
+}
+
+export function performHypercall(machine: HypercallMachine, command: AnyCommand): Outcome {
+  const args = command.args as unknown as GuestArgs;
+  return command.name === 'hypercall.guest' ? machine.boot(args) : performOn(machine, HANDLERS, args.guest, command);
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { printOutcome } from '../../../model/core/outcome.ts';
 import { FULL_MACHINE, profileById, type Feature } from '../../../model/core/profile.ts';
-import { HypercallHost } from './commands.ts';
+import { newSimulated, type Simulated } from '../index.ts';
 
 const FIX_HYPERCALL_INSN = 1n << 5n;
 const MAP_GPA_RANGE = 12n;
@@ -23,11 +23,12 @@ interface Call {
 
 /** A guest whose VMM listens. */
 class Guest {
-  readonly host: HypercallHost;
+  readonly host: Simulated;
 
   constructor({ feature, cpu = 'amd', sev = 'no', text = 'writable' }: Machine = {}) {
-    const profile = { ...profileById('linux-7.3'), features: feature === undefined ? [] : [feature] };
-    this.host = new HypercallHost({ profile, machine: FULL_MACHINE });
+    const features = feature === undefined ? [] : [feature];
+    const profile = { ...profileById('hypercall-linux-7.3'), features };
+    this.host = newSimulated({ profile, machine: FULL_MACHINE });
     this.run('guest', { cpu, sev, text });
     this.run('exits', { mask: 1n << MAP_GPA_RANGE });
   }

@@ -1,11 +1,10 @@
 /** What commands ask of machines whose memory goes bad, and what the harness refuses before a machine is asked. */
-import type { Facts } from '../../../model/core/facts.ts';
 import type { McGuest, McHow, McSeverity, McUse } from '../../../model/core/machine-check.ts';
 import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
 import type { Config } from '../../../model/core/profile.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
 import type { Label } from '../../../model/core/state.ts';
-import type { Kernel } from '../kernel.ts';
+import { performOn } from '../host.ts';
 import { BareMetal, type MetalGuest } from './bare-metal.ts';
 import { Stopped, toldOf, type Cpu, type Touched } from './cpu.ts';
 import type { Work } from './guest-kernel.ts';
@@ -214,51 +213,16 @@ const VIRTUAL: Handlers<VirtualMachine, VirtualGuest> = {
   ) => disturbing(guest, () => mceControl(cpuOf(guest, cpu), register, value === 'on')),
 };
 
-/** A machine that executes commands. It has no points at which another command could run: commands are the steps. */
-export class McHost<M extends McMachine = McMachine> {
-  private readonly machine: M;
-  onHandOver: Kernel['onHandOver'];
-
-  constructor(machine: M) {
-    this.machine = machine;
-  }
-
-  run(command: AnyCommand): Outcome {
-    this.forgetEvents();
-    return this.execute(command);
-  }
-
-  forgetEvents(): void {
-    this.machine.forgetEvents();
-  }
-
-  execute({ name, args }: AnyCommand): Outcome {
-    const { machine } = this;
-    const given = args as unknown as Args & { readonly memory: McGuest['memory'] };
-    if (name === 'guest.create') return machine.create(given.guest, given.memory);
-    return machine instanceof VirtualMachine
-      ? ofGuest(machine, { ...COMMON, ...VIRTUAL }, name, given)
-      : ofGuest(machine, COMMON as Handlers<BareMetal, MetalGuest>, name, given);
-  }
-
-  facts(): Facts {
-    return this.machine.facts();
-  }
-}
-
-function ofGuest<G extends Guest, M extends Machine<G>>(
-  machine: M,
-  handlers: Handlers<M, G>,
-  name: string,
-  args: Args,
-): Outcome {
-  const handler = handlers[name];
-  if (handler === undefined) throw new Error(`the simulator has no command '${name}' in this profile`);
+/** Commands are the steps: there are no points at which another one could run. */
+export function performMc(machine: McMachine, command: AnyCommand): Outcome {
+  const args = command.args as unknown as Args & { readonly memory: McGuest['memory'] };
+  if (command.name === 'guest.create') return machine.create(args.guest, args.memory);
   const guest = machine.guests.get(args.guest);
-  if (guest === undefined) return fails('EBADF');
-  return isAnswered(guest, name, machine.has('virtual') && (OF_HARDWARE.has(name) || args.where === 'host'))
-    ? handler(machine, guest, args as never)
-    : fails('EIO');
+  const isOfHost = machine.has('virtual') && (OF_HARDWARE.has(command.name) || args.where === 'host');
+  if (guest !== undefined && !isAnswered(guest, command.name, isOfHost)) return fails('EIO');
+  return machine instanceof VirtualMachine
+    ? performOn(machine, { ...COMMON, ...VIRTUAL }, args.guest, command)
+    : performOn(machine, COMMON as Handlers<BareMetal, MetalGuest>, args.guest, command);
 }
 
 /** Whether somebody is left to do it: the host, where what the guest runs on is one. */

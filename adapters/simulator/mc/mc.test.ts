@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import type { Facts } from '../../../model/core/facts.ts';
 import { printOutcome } from '../../../model/core/outcome.ts';
 import { FULL_MACHINE, type Feature } from '../../../model/core/profile.ts';
-import { McHost, newMcMachine } from './commands.ts';
+import { newSimulated, type Simulated } from '../index.ts';
 import { mceSeverity, reportOf } from './mca.ts';
 import { OneToOneMap } from './one-to-one.ts';
 
@@ -19,16 +19,14 @@ const NOW: Design = 'not-present-whole-page';
 const METAL: Design = 'bare-metal';
 const VIRTUAL: readonly Design[] = ['set-uc-in-guest', 'guest-check', 'vmm-signals-unmap', NOW];
 
-const hostOf = (design: Design): McHost =>
-  new McHost(
-    newMcMachine({
-      profile: { id: design, title: '', release: [7, 3, 4], features: DESIGNS[design], realm: 'mc', source: '' },
-      machine: FULL_MACHINE,
-    }),
-  );
+const hostOf = (design: Design): Simulated =>
+  newSimulated({
+    profile: { id: design, title: '', release: [7, 3, 4], features: DESIGNS[design], realm: 'mc', source: '' },
+    machine: FULL_MACHINE,
+  });
 
 /** A command as a line of a program; whose it is that names no guest, that of `g`. */
-function runLine(host: McHost, line: string): string {
+function runLine(host: Simulated, line: string): string {
   const [name = '', ...words] = line.split(' ');
   const given = words.map((word): [string, string | bigint] => {
     const [key = '', value = ''] = word.split('=');

@@ -1,14 +1,14 @@
 /** What commands ask of machines whose guests say which of their pages are shared. */
-import type { Facts, RecordFact } from '../../../model/core/facts.ts';
 import { fails, type Outcome } from '../../../model/core/outcome.ts';
-import type { Config } from '../../../model/core/profile.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
 import type { Label } from '../../../model/core/state.ts';
-import { sharedBy, type Guest, type Policy } from './guest.ts';
+import { performOn } from '../host.ts';
+import type { Guest, Policy } from './guest.ts';
 import type { Pattern } from './hypercalls.ts';
 import type { Damage } from './image.ts';
 import { PscBuffer } from './psc.ts';
-import { StatusMachine, type Scribble } from './vmm.ts';
+import type { StatusMachine } from './vmm.ts';
+import type { Scribble } from './vmm.ts';
 
 interface PscArgs {
   readonly cur: bigint;
@@ -61,47 +61,9 @@ const GLOBAL: Readonly<Record<string, (machine: StatusMachine, args: never) => O
     machine.hasImage(image) ? machine.damage(image, how) : fails('EBADF'),
 };
 
-/**
- * A machine that executes commands. The VMM does one thing at a time, and so does the guest: no command can be
- * interrupted.
- */
-export class StatusHost {
-  onHandOver: undefined;
-  private readonly machine: StatusMachine;
-
-  constructor(machine: StatusMachine) {
-    this.machine = machine;
-  }
-
-  run(command: AnyCommand): Outcome {
-    this.forgetEvents();
-    return this.execute(command);
-  }
-
-  forgetEvents(): void {
-    this.machine.outOfBounds.length = 0;
-    for (const { work } of this.machine.guests.values()) work.calls = work.steps = 0;
-  }
-
-  execute({ name, args }: AnyCommand): Outcome {
-    const global = GLOBAL[name];
-    if (global !== undefined) return global(this.machine, args as never);
-    const handler = OF_GUEST[name];
-    if (handler === undefined) throw new Error(`the simulator has no command '${name}' in this profile`);
-    const guest = this.machine.guests.get((args as unknown as { readonly guest: Label }).guest);
-    // Nothing is specified of a guest that is not there.
-    return guest === undefined ? fails('EBADF') : handler(this.machine, guest, args as never);
-  }
-
-  facts(): Facts {
-    const guests = [...this.machine.guests.values()];
-    return {
-      announced: guests.map((guest) => ({ guest: guest.label, ranges: sharedBy(guest) })),
-      records: guests.map((guest): RecordFact => ({ guest: guest.label, ...this.machine.toldOf(guest) })),
-      statusWork: guests.map(({ label, record: { units, bytes }, work }) => ({ guest: label, units, bytes, ...work })),
-      outOfBounds: [...this.machine.outOfBounds],
-    };
-  }
+/** The VMM does one thing at a time, and so does the guest: no command can be interrupted. */
+export function performStatus(machine: StatusMachine, command: AnyCommand): Outcome {
+  const global = GLOBAL[command.name];
+  const args = command.args as unknown as { readonly guest: Label };
+  return global === undefined ? performOn(machine, OF_GUEST, args.guest, command) : global(machine, args as never);
 }
-
-export const newStatusHost = (config: Config): StatusHost => new StatusHost(new StatusMachine(config));

@@ -3,7 +3,7 @@ import type { Facts } from '../../../model/core/facts.ts';
 import { printOutcome } from '../../../model/core/outcome.ts';
 import { FULL_MACHINE, profileById } from '../../../model/core/profile.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
-import { newStatusHost } from './commands.ts';
+import { newSimulated, type Simulated } from '../index.ts';
 
 const BITMAP = 'page-status-bitmap';
 const LIST = 'page-status-range-list';
@@ -24,10 +24,10 @@ interface Wanted {
 
 /** A host with a guest `guest0`, whose announcements are on. */
 class Host {
-  private readonly host: ReturnType<typeof newStatusHost>;
+  private readonly host: Simulated;
 
   constructor(profile: string, wanted: Wanted = {}) {
-    this.host = newStatusHost({ profile: profileById(profile), machine: FULL_MACHINE });
+    this.host = newSimulated({ profile: profileById(profile), machine: FULL_MACHINE });
     this.create('guest0', wanted);
   }
 

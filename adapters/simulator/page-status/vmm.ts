@@ -1,5 +1,6 @@
 /** What the VMM does with guests and their records. */
 import { PAGE_SHIFT } from '../../../model/core/abi.ts';
+import type { Facts, RecordFact } from '../../../model/core/facts.ts';
 import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
 import { GuestDonation } from './guest-donation.ts';
@@ -25,6 +26,21 @@ export type Scribble = Exclude<Damage, 'short'> | 'count' | 'race';
 
 export class StatusMachine extends Hypercalls {
   private readonly images = new Map<Label, Image>();
+
+  forgetEvents(): void {
+    this.outOfBounds.length = 0;
+    for (const { work } of this.guests.values()) work.calls = work.steps = 0;
+  }
+
+  facts(): Facts {
+    const guests = [...this.guests.values()];
+    return {
+      announced: guests.map((guest) => ({ guest: guest.label, ranges: sharedBy(guest) })),
+      records: guests.map((guest): RecordFact => ({ guest: guest.label, ...this.toldOf(guest) })),
+      statusWork: guests.map(({ label, record: { units, bytes }, work }) => ({ guest: label, units, bytes, ...work })),
+      outOfBounds: [...this.outOfBounds],
+    };
+  }
 
   create(label: Label, gib: bigint, bound: bigint, policy: Policy): Outcome {
     const wanted = { label, bound: Number(bound), policy, frames: framesIn(gib) };

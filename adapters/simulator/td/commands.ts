@@ -1,9 +1,9 @@
 /** What commands ask of machines that run guests whose memory the host must not touch. */
-import type { Facts } from '../../../model/core/facts.ts';
-import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
+import { ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Config } from '../../../model/core/profile.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
 import type { Label } from '../../../model/core/state.ts';
+import { performOn } from '../host.ts';
 import { outcomeOf, type Guest, type Guests, type Via, type World } from './guests.ts';
 import { GFNS } from './host-mm.ts';
 import { TdxMachine, type KvmTdx } from './kvm-tdx.ts';
@@ -118,56 +118,16 @@ const GLOBAL: Readonly<Record<string, (machine: TdMachine, args: never) => Outco
   'key.write-back': (machine) => (machine instanceof TdxMachine ? machine.keyWriteBack() : ok()),
 };
 
-/** A machine that executes commands. */
-export class TdHost<M extends TdMachine = TdMachine> {
-  private readonly machine: M;
+export const performTd = (machine: TdMachine, command: AnyCommand): Outcome =>
+  machine.surviving(() => perform(machine, command));
 
-  constructor(machine: M) {
-    this.machine = machine;
-  }
-
-  run(command: AnyCommand): Outcome {
-    this.forgetEvents();
-    return this.execute(command);
-  }
-
-  forgetEvents(): void {
-    this.machine.forgetEvents();
-  }
-
-  execute(command: AnyCommand): Outcome {
-    return this.machine.surviving(() => perform(this.machine, command));
-  }
-
-  facts(): Facts {
-    return this.machine.facts();
-  }
-
-  set onHandOver(hook: TdMachine['onHandOver']) {
-    this.machine.onHandOver = hook;
-  }
-}
-
-function perform(machine: TdMachine, { name, args }: AnyCommand): Outcome {
-  const global = GLOBAL[name];
+function perform(machine: TdMachine, command: AnyCommand): Outcome {
+  const args = command.args as unknown as Args;
+  const global = GLOBAL[command.name];
   if (global !== undefined) return global(machine, args as never);
-  if (machine instanceof TdxMachine) return ofGuest(machine, { ...HOST, ...TDX }, name, args as unknown as Args);
-  if (machine instanceof SevMachine)
-    return ofGuest(machine, { ...HOST, ...LAUNCHED, ...SEV }, name, args as unknown as Args);
-  return ofGuest(machine, { ...HOST, ...LAUNCHED }, name, args as unknown as Args);
-}
-
-function ofGuest<G extends Guest, M extends Guests<G>>(
-  machine: M,
-  handlers: Handlers<M, G>,
-  name: string,
-  args: Args,
-): Outcome {
-  const handler = handlers[name];
-  if (handler === undefined) throw new Error(`the simulator has no command '${name}' in this profile`);
-  const guest = machine.guests.get(args.td);
-  // Nothing is specified of a guest that is not there.
-  return guest === undefined ? fails('EBADF') : handler(machine, guest, args as never);
+  if (machine instanceof TdxMachine) return performOn(machine, { ...HOST, ...TDX }, args.td, command);
+  if (machine instanceof SevMachine) return performOn(machine, { ...HOST, ...LAUNCHED, ...SEV }, args.td, command);
+  return performOn(machine, { ...HOST, ...LAUNCHED }, args.td, command);
 }
 
 /** The machine whose rules are those of the profile. */

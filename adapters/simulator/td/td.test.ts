@@ -3,7 +3,7 @@ import type { Facts } from '../../../model/core/facts.ts';
 import { printOutcome } from '../../../model/core/outcome.ts';
 import { FULL_MACHINE, profileById } from '../../../model/core/profile.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
-import { newTdMachine, TdHost } from './commands.ts';
+import { newSimulated, type Simulated } from '../index.ts';
 import { KeyedCache } from './keyed-cache.ts';
 import { MemoryController, SHARED_KEY } from './memory-controller.ts';
 
@@ -16,10 +16,10 @@ const PV = 's390-pv';
 
 /** A host with a guest `td0` and one vCPU; `runs` where its memory is finished, with frame 0 added. */
 class Guest {
-  private readonly host: TdHost;
+  private readonly host: Simulated;
 
   constructor(profile: string, until: 'created' | 'added' | 'runs' = 'runs') {
-    this.host = new TdHost(newTdMachine({ profile: profileById(profile), machine: FULL_MACHINE }));
+    this.host = newSimulated({ profile: profileById(profile), machine: FULL_MACHINE });
     this.run('td.create', { exits: 'yes' });
     if (until === 'created') return;
     this.run('td.init', { flags: 0n, cpuids: 1n });
