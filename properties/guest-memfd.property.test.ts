@@ -42,7 +42,7 @@ describe.each(SIMULATED)('in %s', (profile) => {
   it.each(MACHINES)('the simulator conforms on %s', async (_name, machine) => {
     const specification = specify(profile, machine);
     const seed = freshSeed();
-    const options = { seed, runs: 600, maxCommands: 80 };
+    const options = { seed, runs: machine === FULL_MACHINE ? 600 : 300, maxCommands: 80 };
     const target = simulatorTarget(machine);
     const campaign = await runCampaign(specification, target, options);
     expect(verdictOf(campaign, specification, target, seed)).toBe('conforms');

@@ -44,7 +44,7 @@ describe.each(GUEST_MEMORY)('programs in %s', (profile) => {
     const specification = specify(profile, { ...FULL_MACHINE, memoryBytes: BigInt(mebibytes * MIB) });
     const seed = freshSeed();
     let most = 0;
-    for (const { commands, trace } of generated(specification, { seed, programs: 1500, maxCommands: 80 })) {
+    for (const { commands, trace } of generated(specification, { seed, programs: 800, maxCommands: 80 })) {
       for (const { state, unmodelled } of trace) {
         if (unmodelled !== undefined) break;
         most = Math.max(most, bytesOf(state));
