@@ -84,7 +84,11 @@ describe('a program that cannot be talked to is not available', () => {
   it.each([
     ['says nothing', IMPATIENT, /did not answer hello within 0\.4 s$/],
     // It must have been started and have spoken until then, on a busy machine too.
-    ['says half of hello', 3000, /did not answer hello within 3 s: it has written 15 bytes, and no newline behind them$/],
+    [
+      'says half of hello',
+      3000,
+      /did not answer hello within 3 s: it has written 15 bytes, and no newline behind them$/,
+    ],
   ])('one that %s', async (mode, helloMs, message) => {
     await expect(open(mode, { helloMs })).rejects.toThrow(message);
   });
