@@ -16,7 +16,7 @@ const MAX_BOUND = 1n << 20n;
 
 const EXIT = `
 Exit status:
-  0  nothing in the log disagrees with the specification
+  0  nothing in the log disagrees with the specification; of some calls it may not tell enough
   1  something does
   2  bad usage, or a log with lines that cannot be read; the rest of it is checked all the same
   4  a defect of the kit itself`;

@@ -17,11 +17,11 @@ export interface SharedPages {
   readonly redundant: number;
   /** Announcements of one page of 4 KiB. */
   readonly ofOnePage: number;
-  /** Different ranges that were announced, and those of them that were more than twice; up to what is remembered. */
+  /** Different ranges that were announced, and those of them that were three times or more; up to what is remembered. */
   readonly ranges: number;
-  readonly toAndFro: number;
+  readonly repeated: number;
   /** Announcements of these. */
-  readonly ofToAndFro: number;
+  readonly ofRepeated: number;
   readonly isForgetful: boolean;
   readonly mostRanges: Peak;
   readonly mostPages: Peak;
@@ -53,15 +53,15 @@ export class SharedPagesTally {
   }
 
   result(record: SharedRecord): SharedPages {
-    const often = [...this.#times.values()].filter((times) => times > 2);
+    const repeated = [...this.#times.values()].filter((times) => times > 2);
     return {
       announcements: this.#announcements,
       changes: this.#changes,
       redundant: this.#announcements - this.#changes,
       ofOnePage: this.#ofOnePage,
       ranges: this.#times.size,
-      toAndFro: often.length,
-      ofToAndFro: often.reduce((sum, times) => sum + times, 0),
+      repeated: repeated.length,
+      ofRepeated: repeated.reduce((sum, times) => sum + times, 0),
       isForgetful: this.#isForgetful,
       mostRanges: this.#mostRanges,
       mostPages: this.#mostPages,

@@ -30,6 +30,13 @@ export interface Some<T> {
   readonly shown: readonly T[];
 }
 
+/** A command of which the log tells too little to say whether what came of it is allowed. */
+export interface Undecided {
+  readonly line: number;
+  readonly command: string;
+  readonly why: string;
+}
+
 interface Malformed {
   readonly line: number;
   readonly why: string;
@@ -43,6 +50,8 @@ export interface TraceResult {
   readonly gaps: number;
   readonly malformed: Some<Malformed>;
   readonly disagreements: Some<Disagreement>;
+  /** Neither checked nor in disagreement, and taken for nothing that happened. */
+  readonly undecided: Some<Undecided>;
   /** How often each rule decided. */
   readonly rules: readonly { readonly id: string; readonly times: number }[];
   /** Time between the first command and the last, as the log counts it. */
@@ -68,6 +77,7 @@ export class TraceChecker {
   readonly #times = new Map<string, number>();
   readonly #malformed = new List<Malformed>();
   readonly #disagreements = new List<Disagreement>();
+  readonly #undecided = new List<Undecided>();
   readonly #shared = new SharedPagesTally();
   #state: State;
   #facts: Facts | undefined;
@@ -99,6 +109,7 @@ export class TraceChecker {
       gaps: this.#gaps,
       malformed: this.#malformed,
       disagreements: this.#disagreements,
+      undecided: this.#undecided,
       rules: [...this.#times].map(([id, times]) => ({ id, times })),
       ...(this.#first === undefined || this.#last === undefined ? {} : { seconds: this.#last - this.#first }),
       ...(guests.length === 1 && only !== undefined ? { shared: this.#shared.result(only.record) } : {}),
@@ -109,11 +120,18 @@ export class TraceChecker {
     const { line, command, came, seconds } = entry;
     const before = this.#state;
     const step = this.#specification.step(before, command);
-    this.#state = step.state;
-    if (line === 0) return;
+    if (line === 0) {
+      this.#state = step.state;
+      return;
+    }
     this.#commands++;
     this.#first ??= seconds;
     this.#last = seconds ?? this.#last;
+    if (came === 'refused' && !isRefusedByKvm(entry, step)) {
+      this.#undecided.add({ line, command: printCommand(this.#specification, command), why: MAY_BE_REFUSED });
+      return;
+    }
+    this.#state = step.state;
     this.#times.set(step.rule, (this.#times.get(step.rule) ?? 0) + 1);
     this.#count(entry, before);
     if (came !== undefined && step.unmodelled === undefined) this.#compare(entry, came, step, before);
@@ -131,12 +149,7 @@ export class TraceChecker {
   #compare(entry: CommandEntry, came: Came, step: Step, before: State): void {
     this.#checked++;
     if (typeof came === 'string') {
-      if (isAllowed(entry, came, step)) return;
-      this.#disagree(
-        entry,
-        step,
-        came === 'reached' ? 'the call got to user space' : 'the call did not get to user space',
-      );
+      if (came === 'reached' && isRefusedByKvm(entry, step)) this.#disagree(entry, step, 'the call got to user space');
       return;
     }
     const next = this.#specification.follow(before, entry.command, step, came);
@@ -180,9 +193,12 @@ export class TraceChecker {
   }
 }
 
-/** A call that user space refuses has got there. */
-function isAllowed({ command: { args } }: CommandEntry, came: 'reached' | 'refused', { outcome }: Step): boolean {
+/** The event is written before KVM looks at the ring. Source: arch/x86/kvm/x86.c: ____kvm_emulate_hypercall(). */
+const MAY_BE_REFUSED =
+  'the call is well-formed, and did not get to user space: KVM refuses it from ring 3, and where KVM_CAP_EXIT_HYPERCALL is off, and the log tells neither';
+
+/** Whether KVM has to refuse the call, from whatever ring. A call that user space refuses has got there. */
+function isRefusedByKvm({ command: { args } }: CommandEntry, { outcome }: Step): boolean {
   const flaw = flawOf(args['gpa'] as bigint, args['pages'] as bigint, args['attributes'] as bigint);
-  const isRefusedByKvm = flaw === undefined ? outcome.kind === 'errno' : REFUSED_BY_KVM.has(flaw);
-  return isRefusedByKvm === (came === 'refused');
+  return flaw === undefined ? outcome.kind === 'errno' : REFUSED_BY_KVM.has(flaw);
 }

@@ -1,5 +1,5 @@
 /** What a recorded log came to, as text and as data. */
-import type { Disagreement, Some, TraceResult } from '../conformance/trace.ts';
+import type { Disagreement, Some, TraceResult, Undecided } from '../conformance/trace.ts';
 import type { SharedPages } from '../conformance/shared-pages.ts';
 import type { Colors } from './colors.ts';
 import { aligned, field, oneLine, plural, type Row } from './text.ts';
@@ -10,7 +10,7 @@ const RANGES_SHOWN = 40;
 const hex = (number: number): string => `0x${number.toString(16)}`;
 
 export function printTrace(log: string, result: TraceResult, colors: Colors): string {
-  const { profile, commands, checked, gaps, malformed, disagreements, seconds, shared } = result;
+  const { profile, commands, checked, gaps, malformed, disagreements, undecided, seconds, shared } = result;
   const verdict = disagreements.count === 0 ? colors.green('conforms') : colors.red('diverges');
   return [
     field('log', oneLine(log)),
@@ -18,7 +18,11 @@ export function printTrace(log: string, result: TraceResult, colors: Colors): st
     field('verdict', verdict),
     field(
       'read',
-      `${plural(commands, 'command')}, ${checked} with what came of them${gaps === 0 ? '' : `; ${plural(gaps, 'gap')}`}`,
+      [
+        `${plural(commands, 'command')}, ${checked} with what came of them`,
+        ...(undecided.count === 0 ? [] : [`${undecided.count} of which nobody can tell`]),
+        ...(gaps === 0 ? [] : [plural(gaps, 'gap')]),
+      ].join('; '),
     ),
     ...(seconds === undefined ? [] : [field('time', `${seconds.toFixed(6)} s from the first to the last`)]),
     ...(gaps === 0
@@ -26,6 +30,7 @@ export function printTrace(log: string, result: TraceResult, colors: Colors): st
       : [field('', 'what happened in the gaps is not known: the set below is that of the lines that are there')]),
     ...listed(malformed, ({ line, why }) => `line ${line} cannot be read: ${oneLine(why)}`),
     ...listed(disagreements, (each) => printDisagreement(each, colors)),
+    ...listed(undecided, (each) => printUndecided(each, colors)),
     '',
     'rules',
     ...aligned(result.rules.map(({ id, times }): Row => [id, plural(times, 'time')])),
@@ -51,8 +56,15 @@ const printDisagreement = (
     field('goes on', 'as if what is allowed had happened'),
   ].join('\n');
 
+const printUndecided = ({ line, command, why }: Undecided, colors: Colors): string =>
+  [
+    colors.yellow(`line ${line}: ${oneLine(command)}`),
+    field('cannot tell', why),
+    field('goes on', 'as if nothing had been announced'),
+  ].join('\n');
+
 function printShared(shared: SharedPages): readonly string[] {
-  const { announcements, changes, redundant, ofOnePage, ranges, toAndFro, ofToAndFro, isForgetful, record } = shared;
+  const { announcements, changes, redundant, ofOnePage, ranges, repeated, ofRepeated, isForgetful, record } = shared;
   const { mostRanges, mostPages } = shared;
   const atLeast = isForgetful ? 'at least ' : '';
   return [
@@ -63,7 +75,7 @@ function printShared(shared: SharedPages): readonly string[] {
       ['of one page', `${ofOnePage} of ${announcements}`],
       [
         'churn',
-        `${plural(toAndFro, 'range')} of ${atLeast}${ranges} went to and fro, in ${plural(ofToAndFro, 'announcement')}`,
+        `${repeated} of ${atLeast}${plural(ranges, 'range')} announced three times or more, in ${plural(ofRepeated, 'announcement')}`,
       ],
       ['most ranges', `${mostRanges.count}, at line ${mostRanges.line}`],
       ['most pages', `${mostPages.count}, at line ${mostPages.line}`],
@@ -87,4 +99,5 @@ export const traceReport = (log: string, result: TraceResult): object => ({
   ...result,
   malformed: { count: result.malformed.count, shown: result.malformed.shown },
   disagreements: { count: result.disagreements.count, shown: result.disagreements.shown },
+  undecided: { count: result.undecided.count, shown: result.undecided.shown },
 });

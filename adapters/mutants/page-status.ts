@@ -15,7 +15,7 @@ import type { PscBuffer, PscEntry, PscHeader } from '../simulator/page-status/ps
 import { RangeList, type ListNode } from '../simulator/page-status/range-list.ts';
 import type { Range } from '../simulator/page-status/record.ts';
 import { RedBlackTree } from '../simulator/page-status/red-black-tree.ts';
-import { StatusMachine } from '../simulator/page-status/vmm.ts';
+import { StatusMachine, type Known } from '../simulator/page-status/vmm.ts';
 import type { Fault } from './fault.ts';
 
 const BITMAP = 'page-status-bitmap';
@@ -393,6 +393,19 @@ const calls: readonly Fault[] = [
 ];
 
 const readers: readonly Fault[] = [
+  {
+    id: 'incomplete-counted-as-empty',
+    shortest: 3,
+    profile: LIST,
+    fault: 'says of an incomplete record that it has no ranges, to who asks for their number first',
+    machine: host(
+      class extends StatusMachine {
+        override count({ ranges }: Known): Outcome {
+          return ok(BigInt(ranges.length));
+        }
+      },
+    ),
+  },
   {
     id: 'short-buffer-overrun',
     shortest: 4,

@@ -10,6 +10,8 @@ import { aimed, chooseFrames, chooseGuest, gpa, guest, noGuest, THREAD, type OnG
 
 const recorded = ({ guest: label }: OnGuest, state: State) => recordOf(state, guestOf(state, label));
 
+const INCOMPLETE = `${THREAD}: Steve Rutherford on a list that is now incomplete`;
+
 const pageDomains = { guest, gpa } as const;
 type OnPage = ArgsOf<typeof pageDomains>;
 
@@ -36,7 +38,7 @@ export const statusPage = defineTransition({
       id: 'status.page/incomplete',
       errno: 'ENODATA',
       when: 'the record is incomplete, and of no use to a migration',
-      source: `${THREAD}: Steve Rutherford on a list that is now incomplete`,
+      source: INCOMPLETE,
       violated: (args, state) => recorded(args, state).incomplete,
     }),
   ],
@@ -69,6 +71,9 @@ type List = ArgsOf<typeof listDomains>;
 
 const needed = (args: OnGuest, state: State): bigint => BigInt(ENTRY_BYTES * recorded(args, state).ranges.length);
 
+/** A buffer is short, or there is none. */
+const SIZE = 'size';
+
 export const statusList = defineTransition({
   name: 'status.list',
   realm: 'page-status',
@@ -81,8 +86,17 @@ export const statusList = defineTransition({
   weight: 5,
   guards: [
     noGuest<List>('status.list'),
+    aimed<List>({
+      id: 'status.list/incomplete',
+      group: SIZE,
+      errno: 'ENODATA',
+      when: 'only the number is asked for, and the record is incomplete: 0 would say that nothing is shared',
+      source: INCOMPLETE,
+      violated: (args, state) => args.size === 0n && recorded(args, state).incomplete,
+    }),
     {
       id: 'status.list/too-short',
+      group: SIZE,
       errno: 'E2BIG',
       when: 'the buffer is too short for all ranges; nothing is written',
       violated: (args, state) => args.size > 0n && args.size < needed(args, state),
@@ -99,7 +113,7 @@ export const statusList = defineTransition({
   accepts: [
     {
       id: 'status.list/counted',
-      when: 'the buffer has no bytes at all',
+      when: 'the buffer has no bytes at all, and the record is complete',
       accept: (args, state) => ({ state, value: BigInt(recorded(args, state).ranges.length) }),
     },
   ],

@@ -48,6 +48,18 @@ describe.each(HOST)('%s', (profile) => {
     ]);
   });
 
+  it('has no number for who asks how many ranges a marked record has', () => {
+    const count = 'status.list guest=g size=0\n';
+    const deaf = 'status.enable guest=g on=no\n';
+    expect(outcomes(profile, count + deaf + count + share(1) + count)).toEqual([
+      'ok 0x0',
+      'ok',
+      'ok 0x0',
+      'ENOSYS',
+      'ENODATA',
+    ]);
+  });
+
   it('carries the mark to another machine, and uses no record that has one', () => {
     const text = `status.enable guest=g on=no\n${share(1)}status.page guest=g gpa=0x1000\nstatus.save guest=g image=i\n${GUEST_H}status.load guest=h image=i\nstatus.page guest=h gpa=0x1000\nstatus.list guest=h size=16\n`;
     expect(outcomes(profile, text)).toEqual([

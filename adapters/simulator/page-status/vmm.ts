@@ -78,11 +78,17 @@ export class StatusMachine extends Hypercalls {
 
   /** The record into a buffer of user space. */
   list(guest: Guest, size: number): Outcome {
-    const { ranges, incomplete } = this.known(guest);
-    if (size === 0) return ok(BigInt(ranges.length));
+    const known = this.known(guest);
+    if (size === 0) return this.count(known);
+    const { ranges, incomplete } = known;
     if (!this.fits(ranges, size)) return fails('E2BIG');
     const written = ranges.filter((range, index) => this.put(range, index, size));
     return { kind: 'ranges', ranges: written, incomplete };
+  }
+
+  /** How large a buffer has to be. No number can carry the mark. */
+  count({ ranges, incomplete }: Known): Outcome {
+    return incomplete ? fails('ENODATA') : ok(BigInt(ranges.length));
   }
 
   fits(ranges: readonly Range[], size: number): boolean {
