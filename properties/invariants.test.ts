@@ -77,8 +77,8 @@ const SOUND = {
     { page: 1, count: 2 },
   ],
   guests: [
-    { vm: 'vm0', state: 'running', disturbed: true, replaced: 0 },
-    { vm: 'vm1', state: 'running', disturbed: false, replaced: 0 },
+    { vm: 'vm0', state: 'running', disturbed: true, reboots: 0, replaced: 0 },
+    { vm: 'vm1', state: 'running', disturbed: false, reboots: 0, replaced: 0 },
   ],
   cpus: [
     { vm: 'vm0', cpu: 0, stage: 'machine-check', work: 'none', checks: 0 },
@@ -176,9 +176,14 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     { after: { touches: [TOUCH, { ...TOUCH, how: 'flush', comesTo: 'skipped' }] } },
   ],
   [
+    'poison/answered-by-mce',
+    /^CPU 0 of vm0 had left the guest for a touch of poison, and runs without a machine check$/,
+    { before: { cpus: [{ ...HANDLING, stage: 'vmm' }] }, after: { cpus: [{ ...HANDLING, stage: 'runs' }] } },
+  ],
+  [
     'poison/isolate-untouched',
-    /^isolating gfn 0x10 of vm0 touched 2 of its lines$/,
-    { after: { isolations: [{ vm: 'vm0', gfn: 0x10, touched: 2 }] } },
+    /^isolating gfn 0x12 of vm0, which the host has taken, touched 1 of its lines$/,
+    { after: { isolations: [{ vm: 'vm0', gfn: 0x12, touched: 1 }] } },
   ],
   [
     'poison/isolated',
@@ -643,7 +648,27 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
     'a device that is told of a fault',
     { after: { touches: [{ ...TOUCH, by: 'device', comesTo: 'fault' }] } },
   ],
-  ['poison/isolate-untouched', 'nothing that was isolated', { after: { isolations: [] } }],
+  [
+    'poison/answered-by-mce',
+    'a CPU that was given a machine check',
+    { before: { cpus: [{ ...HANDLING, stage: 'vmm' }] }, after: {} },
+  ],
+  [
+    'poison/answered-by-mce',
+    'a CPU of a guest that was rebooted',
+    {
+      before: { cpus: [{ ...HANDLING, stage: 'host-work' }] },
+      after: {
+        guests: [{ vm: 'vm0', state: 'running', disturbed: true, reboots: 1, replaced: 0 }, BYSTANDER],
+        cpus: [{ ...HANDLING, stage: 'runs' }],
+      },
+    },
+  ],
+  [
+    'poison/isolate-untouched',
+    'a flush of a page that is there',
+    { after: { isolations: [{ vm: 'vm0', gfn: 0x10, touched: 2 }] } },
+  ],
   ['poison/isolated', 'an uncacheable entry', { after: { guestPages: [{ ...BAD_PAGE, oneToOne: 'uncacheable' }] } }],
   ['poison/carried', 'a frame that was unplugged', { before: {}, after: { backing: [BACKED] } }],
   [
@@ -652,7 +677,7 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
     {
       before: {},
       after: {
-        guests: [{ vm: 'vm0', state: 'running', disturbed: true, replaced: 1 }, BYSTANDER],
+        guests: [{ vm: 'vm0', state: 'running', disturbed: true, reboots: 1, replaced: 1 }, BYSTANDER],
         backing: [BACKED, { ...TAKEN, frame: 105, taken: false }],
       },
     },
@@ -660,7 +685,7 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
   [
     'poison/others-go-on',
     'a guest that ended for what was its own',
-    { after: { guests: [{ vm: 'vm0', state: 'panicked', disturbed: true, replaced: 0 }, BYSTANDER] } },
+    { after: { guests: [{ vm: 'vm0', state: 'panicked', disturbed: true, reboots: 0, replaced: 0 }, BYSTANDER] } },
   ],
   ['poison/bounded', 'a tenth machine check', { after: { cpus: [HANDLING, { ...WORKING, checks: 10 }] } }],
   [

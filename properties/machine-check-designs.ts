@@ -12,56 +12,42 @@ import { parse, specify } from './support.ts';
 
 const text = (lines: readonly string[]): string => lines.map((line) => `${line}\n`).join('');
 
-/** The worker of a kernel isolates a page that the scrubber of the hardware found. */
-const SCRUBBED = text([
-  'guest.create guest=guest0 memory=ordinary',
-  'hw.poison guest=guest0 gfn=0 line=0',
-  'hw.scrub guest=guest0 gfn=0',
-  'kernel.recover guest=guest0 by=worker',
-  'kernel.isolate guest=guest0 by=worker',
-]);
-
-/** A VMM tells a guest of a page that is bad, and the guest's kernel has it isolated by its work. */
-const RECOVERED = [
-  'guest.create guest=guest0 memory=ordinary',
+const CREATED = 'guest.create guest=guest0 memory=ordinary';
+/** The host takes a page of the guest. */
+const TAKEN = [CREATED, 'page.simulate guest=guest0 gfn=0 where=host'];
+/** A VMM tells a guest of a bad page by a machine check that says nothing of unmapping, and the kernel has it isolated. */
+const ISOLATED = [
   'mce.set guest=guest0 cpu=0 bank=0 severity=required valid=yes gfn=0',
   'kernel.handle guest=guest0 cpu=0',
   'kernel.recover guest=guest0 by=0',
+  'kernel.isolate guest=guest0 by=0',
 ];
-const ISOLATED = text([...RECOVERED, 'kernel.isolate guest=guest0 by=0']);
+/** The VMM has said that it unmapped the page, and the worker of the kernel has it isolated. */
+const ISOLATED_AS_TOLD = [
+  'vmm.answer guest=guest0 by=main',
+  'kernel.handle guest=guest0 cpu=0',
+  'kernel.recover guest=guest0 by=worker',
+  'kernel.isolate guest=guest0 by=worker',
+];
 
 /** The flush leaves the guest, and comes back as a machine check in the kernel. */
 const SECOND = ['vmm.answer guest=guest0 by=0', 'kernel.handle guest=guest0 cpu=0'];
 
 /** Each invariant that a profile concedes. */
 export const FLAWS: readonly Flaw[] = [
-  { profile: 'bare-metal', invariant: 'poison/isolate-untouched', program: SCRUBBED },
-  { profile: 'set-uc-in-guest', invariant: 'poison/isolate-untouched', program: ISOLATED },
+  {
+    profile: 'set-uc-in-guest',
+    invariant: 'poison/isolate-untouched',
+    program: text([...TAKEN, ...ISOLATED_AS_TOLD]),
+  },
   {
     profile: 'set-uc-in-guest',
     invariant: 'poison/contained',
-    program: text([
-      'guest.create guest=guest0 memory=ordinary',
-      'page.simulate guest=guest0 gfn=0 where=host',
-      'vmm.answer guest=guest0 by=main',
-      'kernel.handle guest=guest0 cpu=0',
-      'kernel.recover guest=guest0 by=worker',
-      'kernel.isolate guest=guest0 by=worker',
-      ...SECOND,
-    ]),
+    program: text([...TAKEN, ...ISOLATED_AS_TOLD, ...SECOND]),
   },
-  { profile: 'guest-check', invariant: 'poison/isolated', program: ISOLATED },
-  { profile: 'vmm-signals-unmap', invariant: 'poison/isolate-untouched', program: ISOLATED },
-  {
-    profile: 'vmm-signals-unmap',
-    invariant: 'poison/contained',
-    program: text([
-      ...RECOVERED,
-      'page.simulate guest=guest0 gfn=0 where=host',
-      'kernel.isolate guest=guest0 by=0',
-      ...SECOND,
-    ]),
-  },
+  { profile: 'guest-check', invariant: 'poison/isolated', program: text([CREATED, ...ISOLATED]) },
+  { profile: 'vmm-signals-unmap', invariant: 'poison/isolate-untouched', program: text([...TAKEN, ...ISOLATED]) },
+  { profile: 'vmm-signals-unmap', invariant: 'poison/contained', program: text([...TAKEN, ...ISOLATED, ...SECOND]) },
 ];
 
 /** Task 0 has loaded what is bad, was killed for it, and the second step of the work is left. */

@@ -1,16 +1,19 @@
 /** Machine checks and poison: generation gets everywhere, designs keep what they claim, and what they concede is found. */
 import { describe, expect, it } from '@jest/globals';
+import type { Observed, Target } from '../adapters/adapter.ts';
+import { HAND_WRITTEN } from '../adapters/mutants/hand-written.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
 import type { McCpu, McGuest } from '../model/core/machine-check.ts';
 import { profileById } from '../model/core/profile.ts';
+import { INVARIANTS } from '../model/invariants/index.ts';
 import type { State } from '../model/core/state.ts';
 import { brokenAtEnd } from './designs.ts';
 import { observedOf } from './flaws.ts';
 import { answerTo, FLAWS, QUESTIONS } from './machine-check-designs.ts';
 import { settled } from './machine-check-progress.ts';
-import { freshSeed, generated, MACHINE_CHECK, specify, unreached, verdictOf } from './support.ts';
+import { freshSeed, generated, MACHINE_CHECK, parse, specify, unreached, verdictOf } from './support.ts';
 
 const concededIn = (profile: string): readonly string[] =>
   (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
@@ -107,6 +110,31 @@ describe('what is conceded', () => {
       expect(brokenAtEnd(invariant, observedOf(flaw).slice(0, -1))).toBeUndefined();
     },
   );
+});
+
+describe('an answer to a touch that is none', () => {
+  const program = `guest.create guest=guest0 memory=ordinary
+page.simulate guest=guest0 gfn=0 where=host
+kernel.touch guest=guest0 cpu=0 gfn=0 line=0 how=load value=0
+vmm.answer guest=guest0 by=0
+`;
+  const specification = specify('not-present-whole-page');
+  const brokenBehind = (observed: readonly Observed[]): readonly string[] =>
+    INVARIANTS.map(({ id }) => id).filter((id) => brokenAtEnd(id, observed) !== undefined);
+  const outcomes = (observed: readonly Observed[]) => observed.map(({ outcome }) => outcome);
+  const mutants = HAND_WRITTEN.filter(({ id }) => id.startsWith('touch-answered-by-'));
+
+  it.each(mutants)('is told by one invariant alone, at once: $fault', ({ target: wrongTarget }) => {
+    const commands = parse(specification, program);
+    const run = (target: Target): readonly Observed[] => [
+      ...(target.execute(commands, specification.config.profile) as Iterable<Observed>),
+    ];
+    const right = run(simulatorTarget());
+    const wrong = run(wrongTarget);
+    expect(outcomes(wrong)).toEqual(outcomes(right));
+    expect(brokenBehind(right)).toEqual([]);
+    expect(brokenBehind(wrong)).toEqual(['poison/answered-by-mce']);
+  });
 });
 
 describe('a page that the VMM has unmapped', () => {

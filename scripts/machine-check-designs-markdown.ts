@@ -27,7 +27,7 @@ const ARGUMENT = `
 ## The answer
 
 - **The VMM may assume nothing of the guest.** A guest does not stay away from a page because it was told: its tasks, its kernel, its page-table walker and, through the VMM, its devices all come back
-  (\`task.touch/taken\`, \`kernel.touch/taken\`, \`device.read/taken\`). So the page leaves stage 2 before anybody is told, and each touch gets another machine check (\`poison/answered-by-mce\`); a device is told of an error. A new page in its place would be
+  (\`task.touch/taken\`, \`kernel.touch/taken\`, \`device.read/taken\`). So the page leaves stage 2 before anybody is told, and each touch gets another machine check before the vCPU runs again (\`poison/answered-by-mce\`); a device is told of an error. A new page in its place would be
   other contents (\`poison/never-remapped\`), a #PF contradicts the guest's page tables, and an instruction that is stepped over has not been done. Neither reboot nor migration ends
   this duty; replacing the memory does (\`poison/carried\`).
 - **The VMM may assume that a guest reads machine checks, and not that it survives them.** One that is raised while another is in progress, or while CR4.MCE is clear, is a triple fault (\`vmm.answer/triple-fault\`); a guest that has disabled the
@@ -38,7 +38,7 @@ const ARGUMENT = `
   In \`not-present-whole-page\` the same load is an oops, which costs a task.
 - **A bit in the machine check is true when it is written.** \`vmm-signals-unmap\` works as long as every VMM sets the bit, and as long as nothing is unmapped behind it. A machine check
   without the bit for a page that is taken a step later ends as \`set-uc-in-guest\` does: \`mce-signal-comes-too-late\` among the [scenarios](../scenarios/README.md).
-- **On bare metal the same flush is harmless,** and the page's good line can be read afterwards, which is what uncacheable is for. A guest has no such line: the VMM took all of the page.
+- **On bare metal the same flush is harmless,** as is one of a page that the VMM has not taken: \`poison/isolate-untouched\` speaks of pages that are taken. The page's good line can be read afterwards, which is what uncacheable is for. A guest has no such line: the VMM took all of the page.
 - **No isolation closes the window before it.** Between \`memory_failure()\` and \`set_mce_nospec()\` another CPU's kernel may load from the page, and panics in all five.
 - **The host may assume of ordinary memory what it may not of gmem.** Whoever consumes poison in a guest_memfd has a SIGBUS without an address sent to his VMM (\`kill_me_now()\`), which ends here, as it cannot know the page. That is a fault of 7.3.4, not a contract: to \`memory_failure()\` what gmem answers counts as a failure, though it has dealt with the page ([machine-check-on-real-kernels.md](machine-check-on-real-kernels.md))
   (\`host.recover/vmm-killed\`); what was found before anybody consumed it comes to an exit with EHWPOISON, which the VMM can answer.

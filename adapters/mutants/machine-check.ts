@@ -43,7 +43,59 @@ const onMetal = (Kernel: typeof GuestKernel): Fault['machine'] =>
     },
   );
 
-/** A VMM, or KVM below it, that does not do what it owes a guest. */
+/** A VMM that lets a vCPU go on behind a touch of what was taken, in a way of its own. */
+const answering = (answer: (guest: VirtualGuest, cpu: Cpu) => void): Fault['machine'] =>
+  host(
+    class extends VirtualMachine {
+      override answerTouch(guest: VirtualGuest, cpu: Cpu): Outcome {
+        answer(guest, cpu);
+        cpu.stage = 'runs';
+        return ok();
+      }
+    },
+  );
+
+/** Ways in which a VMM answers a touch that are wrong. */
+const answers: readonly Fault[] = [
+  {
+    id: 'touch-answered-by-skipping',
+    shortest: 4,
+    profile: NOW,
+    fault: 'steps over the instruction that touched what was taken',
+    machine: answering(() => undefined),
+  },
+  {
+    id: 'touch-answered-by-page-fault',
+    shortest: 4,
+    profile: NOW,
+    fault: 'answers a touch with #PF, which kills the task, or the one on whose CPU the kernel was',
+    machine: answering(({ kernel }, cpu) => {
+      const task = kernel.taskOf(cpu);
+      if (task.alive) kernel.doExit(task, { by: 'oops', of: cpu.access?.gfn, how: cpu.access?.how });
+    }),
+  },
+  {
+    id: 'touch-answered-by-new-page',
+    shortest: 4,
+    profile: NOW,
+    fault: 'answers a touch by a page of zeroes, for the one instruction',
+    machine: host(
+      class extends VirtualMachine {
+        override answerTouch(guest: VirtualGuest, cpu: Cpu): Outcome {
+          const gfn = cpu.access?.gfn ?? 0;
+          const pte = guest.vmm.mm.ptes.get(gfn);
+          this.host.populate(guest.vmm, gfn);
+          const came = this.reenter(guest, cpu);
+          this.host.unpopulate(guest.vmm, gfn);
+          if (pte !== undefined) guest.vmm.mm.ptes.set(gfn, pte);
+          return came;
+        }
+      },
+    ),
+  },
+];
+
+/** A VMM, or KVM below it, that does not do what else it owes a guest. */
 const vmm: readonly Fault[] = [
   {
     id: 'poison-remapped-on-fault',
@@ -114,7 +166,7 @@ const vmm: readonly Fault[] = [
   },
   {
     id: 'machine-check-to-wrong-vcpu',
-    shortest: 5,
+    shortest: 4,
     profile: NOW,
     fault: 'injects every machine check into vCPU 0',
     machine: host(
@@ -435,4 +487,4 @@ const kernels: readonly Fault[] = [
   },
 ];
 
-export const MACHINE_CHECK_FAULTS: readonly Fault[] = [...vmm, ...hosts, ...kernels];
+export const MACHINE_CHECK_FAULTS: readonly Fault[] = [...answers, ...vmm, ...hosts, ...kernels];

@@ -183,6 +183,7 @@ const PARTS = {
           .describe(
             'A bad line, a memory failure or a machine check was its own since it was created, or its control registers were written',
           ),
+        reboots: count.describe('How often it was rebooted'),
         replaced: count.describe('Reboots with what the host took being replaced'),
       }),
     )

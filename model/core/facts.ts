@@ -198,7 +198,9 @@ export interface GuestFact {
   readonly state: McGuest['state'];
   /** A bad line, a memory failure or a machine check was its own since it was created, or its control registers were written. */
   readonly disturbed: boolean;
-  /** So many times it was rebooted with what the host took being replaced. */
+  /** So many times it was rebooted. */
+  readonly reboots: number;
+  /** So many times with what the host took being replaced. */
   readonly replaced: number;
 }
 

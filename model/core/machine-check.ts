@@ -101,6 +101,8 @@ export interface McGuest {
   /** Guest frames of the early signals that the main thread of the VMM has not answered. */
   readonly told: readonly string[];
   readonly isDisturbed: boolean;
+  /** How often it was rebooted; and how often with what the host took being replaced. */
+  readonly reboots: number;
   readonly replaced: number;
   /** Its kernel had a memory failure of the hardware since it booted. */
   readonly hadFailure: boolean;

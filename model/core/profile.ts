@@ -134,7 +134,7 @@ const conceded = (why: string, ...invariants: readonly string[]): readonly Conce
 
 const LINUX_SOURCE = 'virt/kvm, arch/x86/kvm, fs, mm';
 
-const FLUSHED = 'A page that becomes uncacheable is flushed line by line, whatever is in the lines.';
+const FLUSHED = 'A page that becomes uncacheable is flushed line by line, whether it is there or not.';
 const FLUSHED_IN_GUEST =
   'The page is not there any more, so that the flush is answered with a second machine check, in the kernel, which panics.';
 const NOT_TOLD = 'So it is still where a machine check does not say that the page was unmapped.';
@@ -333,7 +333,6 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['no-vmm', 'isolate-uncacheable'],
     realm: 'mc',
-    concedes: conceded(FLUSHED, 'poison/isolate-untouched'),
     source: `thread of "x86/mm: Don't try to change poison pages to uncacheable in a guest", May 2020, with the handler of 7.3.4`,
   },
   {

@@ -1,5 +1,6 @@
 import _ from 'lodash';
-import type { EndingEvent, TouchEvent } from '../core/machine-check.ts';
+import type { EndingEvent, McStage, TouchEvent } from '../core/machine-check.ts';
+import type { GuestFact } from '../core/facts.ts';
 import type { Condition } from '../core/profile.ts';
 import { clause, hex, type Clause, type Invariant } from './invariant.ts';
 
@@ -34,9 +35,35 @@ const answered = clause(['touches'], ({ after: { touches } }) => {
   return wrong && `a ${wrong.how} of ${at(wrong)}, which is poisoned, by a ${wrong.by}, came to a ${wrong.comesTo}`;
 });
 
-const untouched = clause(['isolations'], ({ after: { isolations } }) => {
-  const wrong = isolations.find(({ touched }) => touched > 0);
-  return wrong && `isolating ${at(wrong)} touched ${wrong.touched} of its lines`;
+interface Guests {
+  readonly guests: readonly GuestFact[];
+}
+
+/** Whether the guest was rebooted at this boundary, so that its CPUs are fresh; or so that what was taken was replaced. */
+const wasRebooted = (vm: string, which: 'reboots' | 'replaced', before: Guests, after: Guests): boolean => {
+  const times = ({ guests }: Guests): number => guests.find((each) => each.vm === vm)?.[which] ?? 0;
+  return times(before) !== times(after);
+};
+
+/** A CPU that somebody owes a machine check: it is out of the guest for a touch of poison. */
+const OWED: ReadonlySet<McStage> = new Set(['host-work', 'vmm']);
+
+const answeredBeforeItRuns = clause(['cpus', 'guests'], ({ before, after }) => {
+  const wrong = before?.cpus.find(
+    ({ vm, cpu, stage }) =>
+      OWED.has(stage) &&
+      after.cpus.some((each) => each.vm === vm && each.cpu === cpu && each.stage === 'runs') &&
+      !wasRebooted(vm, 'reboots', before, after),
+  );
+  return (
+    wrong &&
+    `CPU ${wrong.cpu} of ${wrong.vm} had left the guest for a touch of poison, and runs without a machine check`
+  );
+});
+
+const untouched = clause(['isolations', 'backing'], ({ after: { isolations, backing } }) => {
+  const wrong = isolations.find((each) => each.touched > 0 && backing.find(samePlace(each))?.taken === true);
+  return wrong && `isolating ${at(wrong)}, which the host has taken, touched ${wrong.touched} of its lines`;
 });
 
 const isolatedIsHidden = clause(['isolations', 'guestPages', 'cpus'], ({ after: { isolations, guestPages } }) => {
@@ -75,12 +102,11 @@ const killedForItsOwn = clause(['endings', 'guestPages', 'cpus'], ({ before, aft
 
 const carried = clause(['backing', 'guests'], ({ before, after }) => {
   const back = before?.backing.find(
-    (each) => each.taken && after.backing.find(samePlace(each))?.taken === false && !isReplaced(each.vm),
+    (each) =>
+      each.taken &&
+      after.backing.find(samePlace(each))?.taken === false &&
+      !wasRebooted(each.vm, 'replaced', before, after),
   );
-  function isReplaced(vm: string): boolean {
-    const replacedIn = (guests: typeof after.guests): number => guests.find((each) => each.vm === vm)?.replaced ?? 0;
-    return before !== undefined && replacedIn(before.guests) !== replacedIn(after.guests);
-  }
   return back && `${at(back)} was taken, and is there again, although nobody replaced it`;
 });
 
@@ -111,15 +137,16 @@ export const machineCheckInvariants: readonly Invariant[] = [
   {
     id: 'poison/answered-by-mce',
     sentence:
-      'Any later guest access to poisoned memory, even a cache flush, is answered by a machine check: not by a fresh page, not by a page fault, not by silence. A device is told of a fault.',
+      'Any later guest access to poisoned memory, even a cache flush, is answered by a machine check, before the CPU runs again: not by a fresh page, not by a page fault, not by silence. A device is told of a fault.',
     source: `${THREAD}: Tony Luck`,
     only,
-    clauses: [answered],
+    clauses: [answered, answeredBeforeItRuns],
   },
   {
     id: 'poison/isolate-untouched',
-    sentence: 'Isolating a poisoned page touches none of its lines.',
-    source: 'arch/x86/mm/pat/set_memory.c: set_mce_nospec()',
+    sentence:
+      'Isolating a poisoned page that the host has taken touches none of its lines. Where the page is there, a flush consumes nothing.',
+    source: `${THREAD}: Tony Luck; arch/x86/mm/pat/set_memory.c: set_mce_nospec()`,
     only,
     clauses: [untouched],
   },

@@ -30,7 +30,8 @@ export function machineCheckFacts(state: State): OfMachineCheck {
   return {
     vms: all.map(([vm]) => ({ vm })),
     guests: all.map(([vm, guest]) => ({
-      ...{ vm, state: guest.state, disturbed: guest.isDisturbed, replaced: guest.replaced },
+      ...{ vm, state: guest.state, disturbed: guest.isDisturbed },
+      ...{ reboots: guest.reboots, replaced: guest.replaced },
     })),
     cpus: running.flatMap(([vm, { cpus }]) =>
       cpus.map(({ stage, work }, cpu) => ({ vm, cpu, stage, work: work?.step ?? 'none', checks: work?.checks ?? 0 })),

@@ -53,7 +53,7 @@ export const guestCreate = defineTransition({
         const { nextFrame, guests } = state.mc;
         const made: McGuest = {
           ...BOOTED,
-          ...{ memory, isDisturbed: false, replaced: 0 },
+          ...{ memory, isDisturbed: false, reboots: 0, replaced: 0 },
           pages: GFNS.map((_gfn, index) => newPage(nextFrame + index)),
         };
         return {
@@ -79,8 +79,11 @@ function rebooted(state: State, label: Label, replaces: boolean): State {
     if (!(replaces && page.isTaken)) return { ...page, ...UNUSED };
     return newPage(nextFrame++);
   });
-  const { replaced } = guestOf(state, label);
-  const after = withGuest(state, label, { ...BOOTED, pages, replaced: replaced + (replaces ? 1 : 0) });
+  const { reboots, replaced } = guestOf(state, label);
+  const after = withGuest(state, label, {
+    ...BOOTED,
+    ...{ pages, reboots: reboots + 1, replaced: replaced + (replaces ? 1 : 0) },
+  });
   return withMachine(after, { nextFrame });
 }
 

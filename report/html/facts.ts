@@ -64,7 +64,7 @@ const PARTS = {
   hostMaps: z.object({ vm: label, gfn: whole, frame: whole, by: z.string() }),
   hostWrites: z.object({ frame: whole, line: whole, via: z.string() }),
   consumptions: z.object({ by: z.string(), ended: z.string(), recoverable: z.boolean() }),
-  guests: z.object({ vm: label, state: z.string(), disturbed: z.boolean(), replaced: whole }),
+  guests: z.object({ vm: label, state: z.string(), disturbed: z.boolean(), reboots: whole, replaced: whole }),
   cpus: z.object({ vm: label, cpu: whole, stage: z.string(), work: z.string(), checks: whole }),
   tasks: z.object({ vm: label, task: whole, alive: z.boolean() }),
   guestPages: z.object({

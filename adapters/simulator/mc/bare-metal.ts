@@ -4,7 +4,7 @@ import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
 import { consumes, Stopped, type Access, type Cpu, type Touched } from './cpu.ts';
 import { GFNS } from './guest-mm.ts';
-import { McMachine, type Guest } from './machine.ts';
+import { McMachine, UNDISTURBED, type Guest } from './machine.ts';
 import { ofFetch, reportOf } from './mca.ts';
 import { PhysicalMemory } from './physical-memory.ts';
 
@@ -21,17 +21,14 @@ export class BareMetal extends McMachine<MetalGuest> {
 
   override create(label: Label): Outcome {
     const kernel = this.boot(() => guest, GFNS);
-    const guest: MetalGuest = {
-      ...{ label, kernel, firstFrame: this.nextFrame, state: 'running', disturbed: false, replaced: 0 },
-    };
+    const guest: MetalGuest = { label, kernel, firstFrame: this.nextFrame, ...UNDISTURBED };
     this.nextFrame += GFNS.length;
     this.guests.set(label, guest);
     return ok();
   }
 
   override reboot(guest: MetalGuest): Outcome {
-    guest.kernel = this.boot(() => guest, GFNS);
-    guest.state = 'running';
+    this.restart(guest, GFNS);
     return ok();
   }
 

@@ -11,7 +11,7 @@ import type { Label } from '../../../model/core/state.ts';
 import type { GuestKernel } from './guest-kernel.ts';
 import { GFNS } from './guest-mm.ts';
 import type { HostKernel, Vmm } from './host-kernel.ts';
-import { McMachine, type Guest, type Where } from './machine.ts';
+import { McMachine, UNDISTURBED, type Guest, type Where } from './machine.ts';
 import { LINES, runs } from './physical-memory.ts';
 
 export interface VirtualGuest extends Guest {
@@ -30,7 +30,7 @@ export abstract class Hosting extends McMachine<VirtualGuest> {
     const vmm = this.host.newVmm(memory === 'gmem');
     for (const gfn of GFNS) this.host.populate(vmm, gfn);
     const kernel = this.boot(() => guest, GFNS);
-    const guest: VirtualGuest = { label, kernel, vmm, state: 'running', disturbed: false, replaced: 0 };
+    const guest: VirtualGuest = { label, kernel, vmm, ...UNDISTURBED };
     this.guests.set(label, guest);
     return ok();
   }
@@ -44,8 +44,7 @@ export abstract class Hosting extends McMachine<VirtualGuest> {
     vmm.told.length = 0;
     const gfns = [...kernel.pages.keys()];
     if (replace) this.replaceTaken(guest, gfns);
-    guest.kernel = this.boot(() => guest, gfns);
-    guest.state = 'running';
+    this.restart(guest, gfns);
     return ok();
   }
 

@@ -13,10 +13,14 @@ export interface Guest {
   kernel: GuestKernel;
   state: McGuest['state'];
   disturbed: boolean;
+  reboots: number;
   replaced: number;
 }
 
-/** A bank, and whatever else a program can name of a guest. */
+/** What nothing has happened to yet. */
+export const UNDISTURBED = { state: 'running', disturbed: false, reboots: 0, replaced: 0 } as const;
+
+/** In which kernel. */
 export type Where = 'guest' | 'host';
 
 export abstract class McMachine<G extends Guest = Guest> {
@@ -67,6 +71,13 @@ export abstract class McMachine<G extends Guest = Guest> {
     return new this.Kernel(platform, gfns, (feature) => this.has(feature));
   }
 
+  /** The same frames, and a kernel that knows nothing of them. */
+  protected restart(guest: G, gfns: readonly number[]): void {
+    guest.kernel = this.boot(() => guest, gfns);
+    guest.state = 'running';
+    guest.reboots++;
+  }
+
   end(guest: G, state: Exclude<McGuest['state'], 'running'>, why: Omit<EndingEvent, 'vm' | 'task'>): void {
     guest.state = state;
     this.endings.push({ vm: guest.label, ...why });
@@ -92,11 +103,9 @@ export abstract class McMachine<G extends Guest = Guest> {
     const running = guests.filter(({ state }) => state === 'running');
     return {
       vms: guests.map(({ label }) => ({ vm: label })),
-      guests: guests.map(({ label, state, disturbed, replaced }): GuestFact => ({
+      guests: guests.map(({ label, state, disturbed, reboots, replaced }): GuestFact => ({
         vm: label,
-        state,
-        disturbed,
-        replaced,
+        ...{ state, disturbed, reboots, replaced },
       })),
       cpus: running.flatMap(cpuFacts),
       tasks: running.flatMap(({ label, kernel }) =>

@@ -86,7 +86,7 @@ export class VirtualMachine extends Hosting {
   }
 
   /** The instruction is executed once more. */
-  private reenter(guest: VirtualGuest, cpu: Cpu): Outcome {
+  protected reenter(guest: VirtualGuest, cpu: Cpu): Outcome {
     const { access } = cpu;
     cpu.stage = 'runs';
     cpu.access = undefined;
