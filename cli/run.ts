@@ -67,8 +67,8 @@ interface RunOptions extends SubjectOptions, DivergenceOptions, FormatOptions, S
   readonly grade?: true;
 }
 
-/** Programs per mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many as one likes. */
-const GRADE_RUNS = 5000;
+/** For each mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many programs as one likes. */
+const GRADE_BUDGET = { runs: 5000, equivalentRuns: 500, shrinkBudget: 0 } as const;
 
 /** Where many divergences are collected, each must do with less than the shortest program that can be found. */
 const COLLECTING = { collect: true, shrinkBudget: 2000, searchBudget: 0 } as const;
@@ -222,7 +222,7 @@ async function runShown({ specification, target }: Subject, options: CampaignOpt
 }
 
 async function grade(seed: number, maxCommands: number, signal: AbortSignal): Promise<string> {
-  const grades = await gradeMutants(MUTANTS, { seed, runs: GRADE_RUNS, maxCommands, shrinkBudget: 0, signal });
+  const grades = await gradeMutants(MUTANTS, { ...GRADE_BUDGET, seed, maxCommands, signal });
   const missing = plural(MUTANTS.length - grades.length, 'mutant');
   return [
     printDetectionPower(grades, COLORS),

@@ -53,10 +53,11 @@ export async function smallestFailure(
   const smallest = (programs: readonly Program[]): readonly Program[] =>
     programs.toSorted((a, b) => (order.isSmaller(a, b) ? -1 : 1));
   const dropped = [await shrink(program, 'drop')];
-  for await (const other of otherFailures(checking, dropped[0] as Program, options)) {
-    if (runs >= budget) break;
-    dropped.push(await shrink(other, 'drop'));
-  }
+  if (runs < budget)
+    for await (const other of otherFailures(checking, dropped[0] as Program, options)) {
+      dropped.push(await shrink(other, 'drop'));
+      if (runs >= budget) break;
+    }
   const shrunk: Program[] = [];
   for (const each of smallest(dropped).slice(0, FINALISTS)) shrunk.push(await shrink(each, 'replace'));
   const [best] = smallest(shrunk) as [Program];
