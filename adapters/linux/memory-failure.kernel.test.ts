@@ -93,6 +93,51 @@ const FAILURES: Readonly<Record<string, Dialogue>> = {
     guest 0       5`,
 };
 
+/** A VMM that does what `vmm.answer` of the profiles of machine checks does, and what comes of other answers. Behind its load the guest is at 3. */
+const ANSWERS: Readonly<Record<string, Dialogue>> = {
+  'each touch is answered by a machine check, from which the guest comes back to the load, and to another one': `
+    anon 2                               0
+    setup-mce 0x100010a                  0
+    cr4 0x40                             0
+    guest 0                              5
+    at                                   0x3
+    corrupt 0                            0
+    guest 0                              -EINTR SIGBUS AR 0
+    at                                   0
+    set-mce 1 bd80000000000134 7         0
+    run                                  5
+    at                                   0x101
+    wrmsr 0x17a 0                        0
+    guest 0                              -EINTR SIGBUS AR 0
+    set-mce 1 bd80000000000134 7         0
+    run                                  5
+    at                                   0x101
+    wrmsr 0x17a 0                        0
+    guest 1                              5
+    at                                   0x3`,
+  'the second touch within the handler of the first cannot be answered: a triple fault': `
+    anon 1                               0
+    setup-mce 0x100010a                  0
+    cr4 0x40                             0
+    corrupt 0                            0
+    guest 0                              -EINTR SIGBUS AR 0
+    set-mce 1 bd80000000000134 7         0
+    guest 0                              -EINTR SIGBUS AR 0
+    set-mce 1 bd80000000000134 7         0
+    run                                  8`,
+  'no answer, or one that the guest has disabled: the load is met again, and never stepped over': `
+    anon 1                               0
+    setup-mce 0x100010a                  0
+    cr4 0x40                             0
+    corrupt 0                            0
+    guest 0                              -EINTR SIGBUS AR 0
+    run                                  -EINTR SIGBUS AR 0
+    wrmsr 0x404 0                        0
+    set-mce 1 bd80000000000134 7         0
+    run                                  -EINTR SIGBUS AR 0
+    at                                   0`,
+};
+
 /** KVM_X86_SETUP_MCE, KVM_X86_SET_MCE. Source: arch/x86/kvm/x86.c: kvm_vcpu_ioctl_x86_setup_mce(), kvm_vcpu_ioctl_x86_set_mce(). */
 const INJECTIONS: Readonly<Record<string, Dialogue>> = {
   'no banks, too many, and capabilities that are not there are refused': `
@@ -176,6 +221,10 @@ for (const origin of ['debian', 'built'] as const)
 
       describe('a VMM that injects machine checks', () => {
         it.each(Object.entries(INJECTIONS))('%s', async (_what, dialogue) => expectDialogue(machine, dialogue));
+      });
+
+      describe('a VMM whose guest touches what was taken', () => {
+        it.each(Object.entries(ANSWERS))('%s', async (_what, dialogue) => expectDialogue(machine, dialogue));
       });
     },
     ': memory that fails',
