@@ -3,6 +3,10 @@ import type { Program } from './core/program.ts';
 import type { AnyTransition, Specification } from './core/specification.ts';
 import type { CommandOf } from './core/transition.ts';
 import { faultDirectMap } from './direct-map/fault-direct-map.ts';
+import { ghcCreate } from './direct-map/ghc-create.ts';
+import { ghcInit } from './direct-map/ghc-init.ts';
+import { ghcRead } from './direct-map/ghc-read.ts';
+import { ghcWrite } from './direct-map/ghc-write.ts';
 import { gpcActivate } from './direct-map/gpc-activate.ts';
 import { gpcDeactivate } from './direct-map/gpc-deactivate.ts';
 import { gpcInit } from './direct-map/gpc-init.ts';
@@ -131,6 +135,10 @@ export const SYSTEMS = {
     gpcRead,
     gpcWrite,
     gpcDeactivate,
+    ghcCreate,
+    ghcInit,
+    ghcRead,
+    ghcWrite,
     faultDirectMap,
   ],
   // What else there is that reaches memory of a guest or of its host process, or is kept from it, in released kernels.

@@ -6,6 +6,8 @@ import type {
   Facts,
   FileFact,
   FrameRun,
+  HostPageFact,
+  HvaCacheFact,
   InodeFact,
   PrivateFact,
   ResidentFact,
@@ -15,14 +17,16 @@ import type {
   UserMappingFact,
   VmFact,
 } from './core/facts.ts';
-import { PAGE_SHIFT } from './core/abi.ts';
+import { PAGE_SHIFT, toPages } from './core/abi.ts';
 import { holdsIn, realmOf } from './core/profile.ts';
-import { known, type Label, type State } from './core/state.ts';
+import { known, type Address, type Label, type State } from './core/state.ts';
 import { isCurrent } from './direct-map/caches.ts';
+import { addressless, goesOn } from './direct-map/hva-caches.ts';
 import { absentPages, sharesOf } from './direct-map/presence.ts';
 import { isOutOfDirectMap } from './gmem/content.ts';
 import { stuckPages } from './gmem/direct-map-fault.ts';
 import { bindingsOf } from './gmem/lifecycle.ts';
+import { slotAt } from './gmem/slots.ts';
 import { machineCheckFacts } from './machine-check/facts.ts';
 import { keyFacts } from './sev/key-facts.ts';
 import { statusFacts } from './sev/status-facts.ts';
@@ -55,7 +59,7 @@ type Common = Pick<
   FactParts,
   'vms' | 'private' | 'files' | 'inodes' | 'slots' | 'bindings' | 'resident' | 'stageTwo' | 'user' | 'poisoned'
 >;
-type OfDirectMap = Pick<FactParts, 'inodes' | 'absent' | 'unremoved' | 'shares' | 'caches'>;
+type OfDirectMap = Pick<FactParts, 'inodes' | 'absent' | 'unremoved' | 'shares' | 'caches' | 'hvaCaches'>;
 type Specified = Common & Partial<OfDirectMap>;
 
 type FrameOf = ReturnType<typeof frameNumbers>;
@@ -96,7 +100,7 @@ function guestMemoryFacts(state: State): Specified {
   for (const [vm, { private: isPrivate, slots: slotTable, stageTwo: entries }] of state.vms) {
     vms.push({ vm });
     for (const { start, end } of isPrivate) privateFrames.push({ vm, start, end });
-    for (const { id: slot, baseGfn, pages, gmem } of slotTable.values())
+    for (const { id: slot, baseGfn, pages, gmem, hva } of slotTable.values())
       slots.push({
         vm,
         slot,
@@ -105,6 +109,7 @@ function guestMemoryFacts(state: State): Specified {
         gmem: gmem !== undefined,
         file: gmem?.file,
         firstPage: gmem?.firstPage ?? 0,
+        ...hostOf(hva, 0),
       });
     for (const { start, end, value } of entries)
       stageTwo.push({
@@ -159,8 +164,22 @@ function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: Fra
     unremoved,
     shares,
     caches: cacheFacts(state, frameOf),
+    hvaCaches: hvaCacheFacts(state),
   };
 }
+
+/** `pages` behind an address of the host process. */
+const hostOf = ({ base, offset }: Address, pages: number): { readonly host?: HostPageFact } =>
+  base === '' ? {} : { host: { mapping: base, page: toPages(offset) + pages } };
+
+const hvaCacheFacts = (state: State): HvaCacheFact[] =>
+  Array.from(state.hvaCaches, ([ghc, { vm, gpa, length, lost }]) => {
+    const gfn = toPages(gpa);
+    const range = { gpa, length };
+    const valid = length > 0n && !lost && !goesOn(range) && addressless(state, vm, range) === undefined;
+    const slot = valid ? slotAt(known(state.vms, vm), gfn) : undefined;
+    return { ghc, vm, gfn, valid, ...(slot && hostOf(slot.hva, gfn - slot.baseGfn)) };
+  });
 
 const cacheFacts = (state: State, frameOf: FrameOf): CacheFact[] =>
   Array.from(state.caches, ([gpc, { vm, gpa, page }]) => ({

@@ -33,7 +33,18 @@ const SOUND = {
     { file: 'file1', vm: 'vm1', inode: 'file0' },
   ],
   inodes: [{ inode: 'file0', pages: 8, noDirectMap: true }],
-  slots: [{ vm: 'vm0', slot: 0, baseGfn: 0x10, pages: 4, gmem: true, file: 'file0', firstPage: 2 }],
+  slots: [
+    {
+      vm: 'vm0',
+      slot: 0,
+      baseGfn: 0x10,
+      pages: 4,
+      gmem: true,
+      file: 'file0',
+      firstPage: 2,
+      host: { mapping: 'map0', page: 0 },
+    },
+  ],
   bindings: [{ file: 'file0', start: 2, end: 6, vm: 'vm0', slot: 0, live: true }],
   resident: [
     { inode: 'file0', page: 2, frame: 100, count: 1, references: 1 },
@@ -51,6 +62,7 @@ const SOUND = {
   shares: [{ frame: 101, sharing: 1, holders: ['gpc0'] }],
   staleTlb: [],
   caches: [{ gpc: 'gpc0', vm: 'vm0', gfn: 0x11, active: true, valid: true, frame: 101 }],
+  hvaCaches: [{ ghc: 'ghc0', vm: 'vm0', gfn: 0x11, valid: true, host: { mapping: 'map0', page: 1 } }],
   shareEvents: [],
   tdPages: [{ vm: 'vm0', gfn: 0x10, frame: 100, key: 1, state: 'mapped' }],
   lines: [{ frame: 100, line: 0, state: 'foreign' }],
@@ -107,11 +119,13 @@ const [BINDING] = SOUND.bindings;
 const [ENTRY] = SOUND.stageTwo;
 const [USER] = SOUND.user;
 const [CACHE] = SOUND.caches;
+const [HVA_CACHE] = SOUND.hvaCaches;
 if (SLOT === undefined || BINDING === undefined || ENTRY === undefined || USER === undefined || CACHE === undefined)
   throw new Error('unsound');
+if (HVA_CACHE === undefined) throw new Error('unsound');
 
 /** Parts that only profiles about the direct map have. */
-const DIRECT_MAP = ['absent', 'unremoved', 'shares', 'staleTlb', 'caches', 'shareEvents'] as const;
+const DIRECT_MAP = ['absent', 'unremoved', 'shares', 'staleTlb', 'caches', 'hvaCaches', 'shareEvents'] as const;
 
 /** Parts that only profiles about records of shared pages, about keys of SEV, or about TDs have. */
 const OF_STATUS = ['announced', 'records', 'statusWork'] as const;
@@ -579,6 +593,31 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     /^gpc0 is valid and points at frame 0x65, which the direct map does not show$/,
     { after: { absent: [{ frame: 100, count: 2 }] } },
   ],
+  [
+    'pfncache/valid-is-current',
+    /^gpc0 is valid and points at frame 0x65, which does not back gfn 0x11 of vm0$/,
+    { after: { private: [], slots: [{ ...SLOT, host: { mapping: 'map0', page: 1 } }] } },
+  ],
+  [
+    'pfncache/valid-is-current',
+    /^gpc0 is valid and points at frame 0x65, which does not back gfn 0x11 of vm0$/,
+    { after: { private: [], slots: [] } },
+  ],
+  [
+    'hva-cache/valid-is-current',
+    /^ghc0 keeps a host address for gfn 0x11 of vm0, which is in no slot$/,
+    { after: { slots: [] } },
+  ],
+  [
+    'hva-cache/valid-is-current',
+    /^ghc0 keeps page 0x1 of map0 for gfn 0x11 of vm0, whose slot has page 0x5 of map0 there$/,
+    { after: { slots: [{ ...SLOT, host: { mapping: 'map0', page: 4 } }] } },
+  ],
+  [
+    'hva-cache/valid-is-current',
+    /^ghc0 keeps page 0x1 of map1 for gfn 0x11 of vm0, whose slot has page 0x1 of map0 there$/,
+    { after: { hvaCaches: [{ ...HVA_CACHE, host: { mapping: 'map1', page: 1 } }] } },
+  ],
   ...(['vms', 'private', 'files', 'inodes', 'slots', 'bindings', 'resident'] as const).map(
     (part): readonly [string, RegExp, Case] => [
       'errors/no-effect',
@@ -829,6 +868,16 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
     { after: { caches: [{ ...CACHE, valid: false, frame: 100 }] } },
   ],
   ['pfncache/valid-is-current', 'a cache of a shared frame that the host has mapped', { after: { private: [] } }],
+  [
+    'pfncache/valid-is-current',
+    'a cache of a shared frame, of a slot of which nobody tells the host address',
+    { after: { private: [], slots: [_.omit(SLOT, 'host')] } },
+  ],
+  [
+    'hva-cache/valid-is-current',
+    'a cache that will look again',
+    { after: { slots: [], hvaCaches: [{ ...HVA_CACHE, valid: false }] } },
+  ],
   ['errors/no-effect', 'a failure that drops cached translations', { failed: true, after: { stageTwo: [] } }],
   [
     'errors/no-effect',
@@ -904,6 +953,7 @@ describe('an invariant', () => {
       'direct-map/unreachable',
       'direct-map/traced',
       'pfncache/valid-is-current',
+      'hva-cache/valid-is-current',
       'td/no-host-write',
       'td/no-user-write',
       'td/not-mapped-by-host',

@@ -44,7 +44,7 @@ function sample(name: string, domain: Domain): string {
     case 'mapping':
       return 'map0';
     case 'cache':
-      return 'gpc0';
+      return `${name}0`;
     case 'td':
       return 'td0';
     case 'guest':

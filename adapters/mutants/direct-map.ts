@@ -198,7 +198,7 @@ const caches: readonly Fault[] = [
   },
   {
     id: 'cache-ignores-generation',
-    shortest: 7,
+    shortest: 6,
     fault: 'holds a cache valid although the slots have changed',
     machine: class extends SimulatorMachine {
       override kvmGpcCheck(gpc: PfnCache, length: bigint): boolean {

@@ -4,6 +4,7 @@ import { DIRECT_MAP_FAILURES } from './direct-map-failures.ts';
 import { DIRECT_MAP_FAULTS } from './direct-map.ts';
 import type { Fault } from './fault.ts';
 import { GUEST_MEMFD_FAULTS } from './guest-memfd.ts';
+import { HVA_CACHE_FAULTS } from './hva-cache.ts';
 import { HYPERCALL_FAULTS } from './hypercall.ts';
 import { MACHINE_CHECK_FAULTS } from './machine-check.ts';
 import type { Mutant } from './mutant.ts';
@@ -28,6 +29,7 @@ export const HAND_WRITTEN = handWritten([
   ...DIRECT_MAP_FAULTS,
   ...DIRECT_MAP_FAILURES,
   ...REVOCATION_FAULTS,
+  ...HVA_CACHE_FAULTS,
   ...TD_FAULTS,
   ...SEV_FAULTS,
   ...PAGE_STATUS_FAULTS,

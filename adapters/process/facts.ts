@@ -23,6 +23,10 @@ const frames = { frame: count.describe('The first frame'), count: count.describe
 /** In which way a page was touched. */
 const touchKind = z.enum(['load', 'store', 'fetch', 'flush', 'walk', 'copyin', 'copy', 'zero', 'isolate']);
 
+const hostPage = z
+  .object({ mapping: label, page: count.describe('Counted from the start of the mapping') })
+  .exactOptional();
+
 const PARTS = {
   vms: z.array(z.object({ vm: label })).describe('Every struct kvm that has not been destroyed.'),
   private: z
@@ -44,6 +48,7 @@ const PARTS = {
         gmem: z.boolean().describe('Made with KVM_MEM_GUEST_MEMFD'),
         file: orNull(label).describe('The file that the slot refers to, released or not; null where there is none'),
         firstPage: count,
+        host: hostPage.describe('The page at its host address, there still or not; may be left out'),
       }),
     )
     .describe('Every memory slot.'),
@@ -127,6 +132,21 @@ const PARTS = {
       }),
     )
     .describe('Every gfn_to_pfn_cache that has been set up and whose VM is there.'),
+  hvaCaches: z
+    .array(
+      z.object({
+        ghc: label,
+        vm: label,
+        gfn: count.describe('The guest frame in which its range begins'),
+        valid: z
+          .boolean()
+          .describe(
+            'An access goes to the host address that it keeps, unless the frame is private, without another look',
+          ),
+        host: hostPage.describe('The page at that address; left out where the cache is not valid'),
+      }),
+    )
+    .describe('Every gfn_to_hva_cache whose VM is there.'),
   shareEvents: z
     .array(z.object({ event: z.enum(['share', 'unshare']), frame: count }))
     .describe('The tracepoints kvm_gmem_share and kvm_gmem_unshare since the last command, in order.'),

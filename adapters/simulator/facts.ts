@@ -6,6 +6,7 @@ import type {
   FactParts,
   FileFact,
   FrameRun,
+  HvaCacheFact,
   InodeFact,
   OrphanFact,
   PrivateFact,
@@ -24,13 +25,13 @@ import type {
 import type { Label } from '../../model/core/state.ts';
 import { INVALID_GPA, KVM_MEM, toPages } from '../../model/core/abi.ts';
 import { PART } from './kernel.ts';
-import { HWPOISON_ENTRY, type Inode, type MemSlot, type PfnCache } from './objects.ts';
+import { HWPOISON_ENTRY, type HvaCache, type Inode, type MemSlot, type PfnCache } from './objects.ts';
 import { RunMap } from './ranges.ts';
 import type { Syscalls } from './syscalls.ts';
 
 const GUEST_MEMFD = Number(KVM_MEM.GUEST_MEMFD);
 
-type DirectMapParts = 'absent' | 'unremoved' | 'shares' | 'staleTlb' | 'caches' | 'shareEvents';
+type DirectMapParts = 'absent' | 'unremoved' | 'shares' | 'staleTlb' | 'caches' | 'hvaCaches' | 'shareEvents';
 /** What every profile about guest_memfd has. */
 export type Simulated = Omit<FactParts, DirectMapParts | TdPart | McPart | SevPart | StatusPart>;
 
@@ -91,6 +92,7 @@ export function directMapFacts(machine: Syscalls): Facts {
       valid: machine.kvmGpcCheck(gpc, 0n),
       frame: gpc.pfn,
     })),
+    hvaCaches: Array.from(machine.hvaCaches.values(), (ghc) => hvaCacheOf(machine, ghc)),
     shares: machine.countsShares()
       ? [...sharingCounts].map(([frame, sharing]) => ({ frame, sharing, holders: holdersOf(caches, frame) }))
       : keptBy(caches),
@@ -100,6 +102,18 @@ export function directMapFacts(machine: Syscalls): Facts {
 }
 
 const runOf = ({ start, end }: FrameRange): FrameRun => ({ frame: start, count: end - start });
+
+function hvaCacheOf(machine: Syscalls, ghc: HvaCache): HvaCacheFact {
+  const { label, kvm, gpa, len, memslot, userspacePage } = ghc;
+  const valid = memslot !== undefined && userspacePage !== undefined && len > 0n && !machine.isGhcOutdated(ghc);
+  const about = { ghc: label, vm: machine.kvms.at(kvm).label, gfn: toPages(gpa), valid };
+  return valid ? { ...about, ...hostOf(machine, userspacePage) } : about;
+}
+
+function hostOf(machine: Syscalls, page: number): Pick<SlotFact, 'host'> {
+  const host = machine.hostPage(page);
+  return host === undefined ? {} : { host };
+}
 
 /** Frames that are in the direct map for a cache, where nobody counts. */
 const keptBy = (caches: readonly PfnCache[]): ShareFact[] =>
@@ -157,6 +171,7 @@ function slotsOf(machine: Syscalls): SlotFact[] {
           gmem: (slot.flags & GUEST_MEMFD) !== 0,
           file: slot.gmem.file === undefined ? undefined : slot.gmem.birthFile,
           firstPage: slot.gmem.pgoff,
+          ...hostOf(machine, slot.userspacePage),
         });
   return facts;
 }

@@ -5,8 +5,13 @@
 import { PAGE_MASK, PAGE_SIZE, toPages, WORD_BYTES, wrap64 } from '../../model/core/abi.ts';
 import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
 import type { Folio } from './frames.ts';
-import type { Kvm, MemSlot, Vcpu } from './objects.ts';
+import type { Kvm, MemSlot } from './objects.ts';
 import { PfnCaches } from './pfncache.ts';
+
+/** Something of a VM, by the address of its struct kvm: a vCPU, or a cache. */
+interface OfVm {
+  readonly kvm: number;
+}
 
 /** Part of one page, in words. */
 interface Segment {
@@ -32,29 +37,29 @@ function segmentsOf(gpa: bigint, length: bigint): readonly Segment[] {
 }
 
 export abstract class GuestMemory extends PfnCaches {
-  /** kvm_vcpu_read_guest(): the sum of the words. */
-  kvmVcpuReadGuest(vcpu: Vcpu, gpa: bigint, length: bigint): Outcome {
+  /** kvm_read_guest(), kvm_vcpu_read_guest(): the sum of the words. */
+  kvmReadGuest(of: OfVm, gpa: bigint, length: bigint): Outcome {
     let sum = 0n;
     for (const segment of segmentsOf(gpa, length)) {
-      const words = this.kvmVcpuReadGuestPage(vcpu, segment);
+      const words = this.kvmReadGuestPage(of, segment);
       if (typeof words === 'string') return fails(words);
       for (const word of words) sum += word;
     }
     return ok(wrap64(sum));
   }
 
-  /** kvm_vcpu_write_guest(), with the same value for every word. */
-  kvmVcpuWriteGuest(vcpu: Vcpu, gpa: bigint, length: bigint, value: bigint): Outcome {
+  /** kvm_write_guest(), kvm_vcpu_write_guest(), with the same value for every word. */
+  kvmWriteGuest(of: OfVm, gpa: bigint, length: bigint, value: bigint): Outcome {
     for (const segment of segmentsOf(gpa, length)) {
-      const error = this.kvmVcpuWriteGuestPage(vcpu, segment, value);
+      const error = this.kvmWriteGuestPage(of, segment, value);
       if (error !== undefined) return fails(error);
     }
     return ok();
   }
 
-  /** kvm_vcpu_read_guest_page() */
-  kvmVcpuReadGuestPage(vcpu: Vcpu, { gfn, word, words }: Segment): bigint[] | Errno {
-    const kvm = this.kvms.at(vcpu.kvm);
+  /** kvm_read_guest_page(), kvm_vcpu_read_guest_page() */
+  kvmReadGuestPage({ kvm: address }: OfVm, { gfn, word, words }: Segment): bigint[] | Errno {
+    const kvm = this.kvms.at(address);
     const numbers = Array.from({ length: words }, (_, index) => word + index);
     if (this.reinserts(kvm, gfn))
       return this.kvmAccessPrivatePage(kvm, gfn, ({ frame }) => numbers.map((each) => this.kernelLoad(frame, each)));
@@ -62,9 +67,9 @@ export abstract class GuestMemory extends PfnCaches {
     return folio === undefined ? 'EFAULT' : numbers.map((each) => this.readWord(folio.frame, each));
   }
 
-  /** kvm_vcpu_write_guest_page() */
-  kvmVcpuWriteGuestPage(vcpu: Vcpu, { gfn, word, words }: Segment, value: bigint): Errno | undefined {
-    const kvm = this.kvms.at(vcpu.kvm);
+  /** kvm_write_guest_page(), kvm_vcpu_write_guest_page() */
+  kvmWriteGuestPage({ kvm: address }: OfVm, { gfn, word, words }: Segment, value: bigint): Errno | undefined {
+    const kvm = this.kvms.at(address);
     if (this.reinserts(kvm, gfn)) {
       const done = this.kvmAccessPrivatePage(kvm, gfn, ({ frame }) => {
         for (let at = word; at < word + words; at++) this.kernelStore(frame, at, value);
@@ -122,7 +127,11 @@ export abstract class GuestMemory extends PfnCaches {
   /** __copy_from_user(), __copy_to_user() */
   copyUser(slot: MemSlot, gfn: number, write: boolean): Folio | undefined {
     const page = this.gfnToHvaMemslot(slot, gfn, write);
-    const folio = page === undefined ? undefined : this.getUserPage(page, 1);
+    return page === undefined ? undefined : this.copyUserPage(page);
+  }
+
+  copyUserPage(page: number): Folio | undefined {
+    const folio = this.getUserPage(page, 1);
     if (folio === undefined || typeof folio === 'string') return undefined;
     this.folioPut(folio);
     return folio;

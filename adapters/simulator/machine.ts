@@ -9,7 +9,7 @@ import type { PreFaultMemory } from './faults.ts';
 import { collectFacts, directMapFacts, type Simulated } from './facts.ts';
 import type { Cpu, DirectMapChange } from './direct-map.ts';
 import { Oops, PART } from './kernel.ts';
-import type { File, Kvm, PfnCache, PlainFile, Vcpu } from './objects.ts';
+import type { File, HvaCache, Kvm, PfnCache, PlainFile, Vcpu } from './objects.ts';
 import { Syscalls, type FileOperation, type PinnedBy, type Sharing, type StatField } from './syscalls.ts';
 
 const DEVICE = 'kvm';
@@ -109,6 +109,13 @@ export class SimulatorMachine extends Syscalls {
     const gpc = this.caches.get(label);
     if (gpc === undefined) throw new Error(`there is no cache '${label}'`);
     return run(gpc);
+  }
+
+  /** There is none of that name where its VM is gone. */
+  hvaCache(label: Label): HvaCache {
+    const ghc = this.hvaCaches.get(label);
+    if (ghc === undefined) throw new Error(`there is no cache '${label}'`);
+    return ghc;
   }
 
   /** A task of the kernel touches a page of the file, with no reference to anything. */
@@ -243,9 +250,9 @@ const HANDLERS: Handlers<SimulatorMachine> = {
   'guest.store': (machine, args: { vcpu: Label; gpa: bigint; value: bigint }) =>
     machine.withVcpu(args.vcpu, (vcpu) => machine.kvmRun(vcpu, args.gpa, args.value)),
   'kvm.read-guest': (machine, args: { vcpu: Label; gpa: bigint; length: bigint }) =>
-    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmVcpuReadGuest(vcpu, args.gpa, args.length)),
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmReadGuest(vcpu, args.gpa, args.length)),
   'kvm.write-guest': (machine, args: { vcpu: Label; gpa: bigint; length: bigint; value: bigint }) =>
-    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmVcpuWriteGuest(vcpu, args.gpa, args.length, args.value)),
+    machine.withVcpu(args.vcpu, (vcpu) => machine.kvmWriteGuest(vcpu, args.gpa, args.length, args.value)),
   'gpc.init': (machine, { gpc, vcpu }: { gpc: Label; vcpu: Label }) =>
     machine.withVcpu(vcpu, ({ kvm }) => {
       machine.vcpuCache(machine.kvms.at(kvm), gpc);
@@ -270,6 +277,17 @@ const HANDLERS: Handlers<SimulatorMachine> = {
       machine.kvmGpcDeactivate(cache);
       return ok();
     }),
+  'ghc.create': (machine, { ghc, vcpu }: { ghc: Label; vcpu: Label }) =>
+    machine.withVcpu(vcpu, ({ kvm }) => {
+      machine.vcpuHvaCache(machine.kvms.at(kvm), ghc);
+      return ok();
+    }),
+  'ghc.init': (machine, { ghc, gpa, length }: { ghc: Label; gpa: bigint; length: bigint }) =>
+    outcomeOf(machine.kvmGfnToHvaCacheInit(machine.hvaCache(ghc), gpa, length)),
+  'ghc.read': (machine, { ghc, offset, length }: { ghc: Label; offset: bigint; length: bigint }) =>
+    machine.accessGhc(machine.hvaCache(ghc), offset, length),
+  'ghc.write': (machine, args: { ghc: Label; offset: bigint; length: bigint; value: bigint }) =>
+    machine.accessGhc(machine.hvaCache(args.ghc), args.offset, args.length, args.value),
   'guest.walk': (machine, args: { vcpu: Label; cr3: bigint; gva: bigint; access: 'read' | 'write' }) =>
     machine.withVcpu(args.vcpu, (vcpu) => machine.kvmTranslate(vcpu, args.cr3, args.gva, args.access === 'write')),
   'guest.clock': (machine, args: { vcpu: Label; gpa: bigint; mapping: Label; offset: bigint }) =>

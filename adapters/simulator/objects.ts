@@ -147,6 +147,20 @@ export interface PfnCache {
   private: boolean;
 }
 
+/** struct gfn_to_hva_cache */
+export interface HvaCache {
+  readonly label: Label;
+  readonly kvm: number;
+  /** Of the table of slots that the fields below were read from. */
+  generation: number;
+  gpa: bigint;
+  len: bigint;
+  /** hva: the virtual page behind the first guest frame; undefined where that is an error. */
+  userspacePage: number | undefined;
+  /** Address of the slot; none where the range crosses pages. */
+  memslot: number | undefined;
+}
+
 /** struct kvm */
 export interface Kvm {
   readonly address: number;

@@ -4,7 +4,7 @@
  */
 import { KVM_MEM, PAGE_MASK, toPages, U64_MAX } from '../../model/core/abi.ts';
 import { fails, ok, type Outcome } from '../../model/core/outcome.ts';
-import { GuestMemory } from './guest-memory.ts';
+import { HvaCaches } from './hva-cache.ts';
 import { WouldBlock } from './kernel.ts';
 import type { MemSlot, PfnCache, Vcpu } from './objects.ts';
 
@@ -27,7 +27,7 @@ interface Entry {
 
 type Walk = readonly Entry[] | 'fault';
 
-export abstract class PageWalk extends GuestMemory {
+export abstract class PageWalk extends HvaCaches {
   /** KVM_TRANSLATE, and the walk of a fault: the guest physical address, or 2^64 - 1. */
   kvmTranslate(vcpu: Vcpu, cr3: bigint, gva: bigint, write: boolean): Outcome {
     const kvm = this.kvms.at(vcpu.kvm);
@@ -115,7 +115,7 @@ export abstract class PageWalk extends GuestMemory {
   }
 
   private entryReadOnly(vcpu: Vcpu, gpa: bigint): Entry | undefined {
-    const read = this.kvmVcpuReadGuest(vcpu, gpa, 8n);
+    const read = this.kvmReadGuest(vcpu, gpa, 8n);
     return read.kind === 'ok' ? { pte: read.value ?? 0n } : undefined;
   }
 
@@ -135,7 +135,7 @@ export abstract class PageWalk extends GuestMemory {
     const exit = this.kvmRun(vcpu, gpa, undefined);
     if (exit.kind !== 'mmio') return exit;
     // x86_decode_insn(), kvm_fetch_guest_virt(): all of the instruction is in the page.
-    const code = this.kvmVcpuReadGuestPage(vcpu, {
+    const code = this.kvmReadGuestPage(vcpu, {
       gfn: toPages(rip),
       word: Number((rip & PAGE_MASK) >> 3n),
       words: 1,

@@ -104,6 +104,7 @@ export abstract class Vms extends PageWalk {
       this.caches.delete(gpc.label);
     }
     kvm.caches.clear();
+    this.freeHvaCaches(kvm);
   }
 
   /** kvm_vm_ioctl_create_vcpu(). A vCPU lives until its VM is destroyed, whether or not its descriptor is open. */

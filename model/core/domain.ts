@@ -135,6 +135,9 @@ export const mapping = (): Domain<Label> =>
 
 export const cache = (): Domain<Label> => reference('cache', 'cache', (state) => [NO_FD, ...state.caches.keys()]);
 
+export const hvaCache = (): Domain<Label> =>
+  reference('cache', 'cache of a host address', (state) => [NO_FD, ...state.hvaCaches.keys()]);
+
 export const td = (): Domain<Label> => reference('td', 'TD', (state) => [NO_FD, ...state.td.tds.keys()]);
 
 /** A guest whose memory can go bad. */

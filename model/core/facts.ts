@@ -48,6 +48,13 @@ export interface InodeFact {
   readonly noDirectMap?: boolean;
 }
 
+/** A page of user space, as one of a mapping; what it shows, if anything, may be another thing at another time. */
+export interface HostPageFact {
+  readonly mapping: Label;
+  /** Counted from the start of the mapping. */
+  readonly page: number;
+}
+
 export interface SlotFact {
   readonly vm: Label;
   readonly slot: number;
@@ -58,6 +65,8 @@ export interface SlotFact {
   /** The file that the slot refers to, released or not; undefined where it refers to none. */
   readonly file: Label | undefined;
   readonly firstPage: number;
+  /** What its host address is of. Left out where no mapping was made there, or where a target does not tell. */
+  readonly host?: HostPageFact;
 }
 
 /** An entry of a file's table of bindings. */
@@ -146,6 +155,18 @@ export interface CacheFact {
   readonly valid: boolean;
   /** The frame that it points at. */
   readonly frame?: number | undefined;
+}
+
+/** A gfn_to_hva_cache whose VM is there. */
+export interface HvaCacheFact {
+  readonly ghc: Label;
+  readonly vm: Label;
+  /** The guest frame in which its range begins. */
+  readonly gfn: number;
+  /** Whether an access would go to the host address that it keeps, unless the frame is private, without another look. */
+  readonly valid: boolean;
+  /** What that is of, where the cache is valid. Left out where no mapping was made there. */
+  readonly host?: HostPageFact;
 }
 
 /** A tracepoint: kvm_gmem_share or kvm_gmem_unshare. */
@@ -324,6 +345,7 @@ export interface FactParts {
   readonly shares: readonly ShareFact[];
   readonly staleTlb: readonly StaleTlbFact[];
   readonly caches: readonly CacheFact[];
+  readonly hvaCaches: readonly HvaCacheFact[];
   /** Since the last command, in order. */
   readonly shareEvents: readonly ShareEvent[];
   readonly tdPages: readonly TdPageFact[];
@@ -387,6 +409,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   shares: DIRECT_MAP,
   staleTlb: DIRECT_MAP,
   caches: DIRECT_MAP,
+  hvaCaches: DIRECT_MAP,
   shareEvents: DIRECT_MAP,
   tdPages: TD,
   lines: [...TD, ...MC],

@@ -80,7 +80,7 @@ export class Specification {
     if (sameOutcome(step.outcome, observed)) return step.state;
     // A VM exit for a fault that the environment caused carries the error in the same way as a call does.
     if ((observed.kind === 'errno' || observed.kind === 'memory-fault') && step.mayAlso.includes(observed.errno))
-      return before;
+      return this.transition(command.name).leavesOnError?.(command.args, before) ?? before;
     return this.#shortened(before, command, step, observed);
   }
 

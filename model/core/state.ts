@@ -101,6 +101,16 @@ export interface Cache {
   readonly page: { readonly inode: Label; readonly page: number; readonly reinserted: boolean } | undefined;
 }
 
+/** A gfn_to_hva_cache: a guest range, whose host address is kept until the slots change. */
+export interface HvaCache {
+  readonly vm: Label;
+  /** What it was last set up for with success; before that no bytes at 0. */
+  readonly gpa: bigint;
+  readonly length: bigint;
+  /** It has been left without a host address, and is so until the slots change. */
+  readonly lost: boolean;
+}
+
 /** What a cache holds of a line for one key. Ciphertext, which tells nothing, has no value. */
 export interface CachedCopy {
   readonly value: bigint | undefined;
@@ -230,6 +240,7 @@ export interface State {
   readonly inodes: ReadonlyMap<Label, Inode>;
   readonly mappings: ReadonlyMap<Label, Mapping>;
   readonly caches: ReadonlyMap<Label, Cache>;
+  readonly hvaCaches: ReadonlyMap<Label, HvaCache>;
   /** Pages of each mapping that is gone: its addresses are not used again. */
   readonly unmapped: ReadonlyMap<Label, number>;
   readonly directMapFault: DirectMapFault | undefined;
@@ -288,6 +299,7 @@ export function initialState(config: Config): State {
     ]),
     mappings: new Map([[ARENA, newMapping(ARENA, undefined, 0, ARENA_PAGES)]]),
     caches: new Map(),
+    hvaCaches: new Map(),
     unmapped: new Map(),
     directMapFault: undefined,
     td: FRESH_TD_MACHINE,

@@ -124,8 +124,10 @@ export interface Transition<N extends string = string, A = Args> {
   readonly realm?: Realm;
   /** What a target must be able to do for the command to make sense to it. */
   readonly requires?: Requirement;
-  /** Errors that the environment may cause; the state stays as it is. */
+  /** Errors that the environment may cause. */
   readonly mayAlso: readonly EnvironmentError<A>[];
+  /** What such an error leaves, where that is not the state before. Nothing that can be seen at once changes. */
+  leavesOnError?(args: A, state: State): State;
   /** The command may stop half-way with one of those errors and leave what it has done so far. */
   readonly mayLeavePrefix?: boolean;
   /**

@@ -125,6 +125,45 @@ describe('direct-map-rfc-v2', () => {
     expect(after(text)).toBe(expected);
   });
 
+  const KEPT = 'ghc.create ghc=g vcpu=vcpu0\nghc.init ghc=g gpa=0x2000 length=16\n';
+  const LOST = `${KEPT}ghc.init ghc=g gpa=0x3000 length=8\n`;
+  const NEXT = 'slot.set vm=vm0 api=v2 slot=1 flags=0 gpa=0x3000 size=0x1000 hva=arena+0x8000 gmem=none offset=0\n';
+
+  it.each([
+    ['writes and reads', `ghc.write ghc=g offset=8 length=8 value=5\nghc.read ghc=g offset=0 length=16`, 'read ok 0x5'],
+    [
+      'goes where the host looks',
+      `host.store mapping=arena offset=0x2000 value=7\nghc.read ghc=g offset=0 length=8`,
+      'read ok 0x7',
+    ],
+    ['has an end', 'ghc.read ghc=g offset=8 length=16', 'beyond-range EINVAL'],
+    [
+      'is of no use for private memory',
+      `attributes.set vm=vm0 address=0x2000 size=0x1000 attributes=8 flags=0\nguest.store vcpu=vcpu0 gpa=0x2000 value=9\nghc.read ghc=g offset=0 length=8`,
+      'reinserted ok 0x9',
+    ],
+    [
+      'goes with its slot',
+      `slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0 hva=0 gmem=none offset=0\nghc.read ghc=g offset=0 length=8`,
+      'range-lost EFAULT',
+    ],
+  ])('a host address that is kept %s', (_name, text, expected) => {
+    expect(after(KEPT + text)).toBe(`ghc.read/${expected}`);
+  });
+
+  it.each([
+    ['another range is refused', '', 'ghc.init/no-slot EFAULT'],
+    ['it has no address for the range of before', 'ghc.read ghc=g offset=0 length=8', 'ghc.read/no-address EFAULT'],
+    ['it has that again when the slots change', `${NEXT}ghc.read ghc=g offset=0 length=8`, 'ghc.read/read ok 0x0'],
+    [
+      'and may go on into them',
+      `${NEXT}ghc.init ghc=g gpa=0x2ff8 length=16\nghc.write ghc=g offset=0 length=16 value=1\nghc.read ghc=g offset=8 length=8`,
+      'ghc.read/page-by-page ok 0x1',
+    ],
+  ])('where a cache cannot be set up, %s', (_name, text, expected) => {
+    expect(after(LOST + text)).toBe(expected);
+  });
+
   it('removes a page that is allocated and not used yet', () => {
     expect(facts('gmem.fallocate fd=file0 mode=1 offset=0 length=0x3000')).toEqual({
       absent: 3,

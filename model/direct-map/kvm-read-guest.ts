@@ -1,7 +1,5 @@
-import { wrap64 } from '../core/abi.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted } from '../core/transition.ts';
-import { readWord } from '../gmem/content.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
 import {
   ACCESS_MAY_ALSO,
@@ -10,6 +8,7 @@ import {
   kvmAccessArgs,
   kvmAccessRows,
   piecesTo,
+  readPieces,
   touchPieces,
   type KvmAccess,
 } from './kvm-access.ts';
@@ -17,11 +16,7 @@ import { isReinserted } from './reach.ts';
 
 const touch = (args: KvmAccess, state: State): State => touchPieces(state, piecesTo.read(args, state).pieces);
 
-function read(args: KvmAccess, state: State): Accepted {
-  const { pieces } = piecesTo.read(args, state);
-  const words = pieces.flatMap(({ places }) => places.map((place) => readWord(state, place)));
-  return { state: touch(args, state), value: wrap64(words.reduce((sum, word) => sum + word, 0n)) };
-}
+const read = (args: KvmAccess, state: State): Accepted => readPieces(state, piecesTo.read(args, state).pieces);
 
 export const kvmReadGuest = defineTransition({
   name: 'kvm.read-guest',

@@ -1,7 +1,6 @@
 import { u64 } from '../core/domain.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf } from '../core/transition.ts';
-import { writeWord } from '../gmem/content.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
 import { chooseGuestWord } from './guest-tables.ts';
 import {
@@ -11,7 +10,7 @@ import {
   kvmAccessArgs,
   kvmAccessRows,
   piecesTo,
-  touchPieces,
+  writePieces,
 } from './kvm-access.ts';
 import { isReinserted } from './reach.ts';
 
@@ -19,12 +18,8 @@ const domains = { ...kvmAccessArgs, value: u64() } as const;
 
 type KvmWrite = ArgsOf<typeof domains>;
 
-function written(args: KvmWrite, state: State): State {
-  const { pieces } = piecesTo.write(args, state);
-  return pieces
-    .flatMap(({ places }) => places)
-    .reduce((after, place) => writeWord(after, place, args.value), touchPieces(state, pieces));
-}
+const written = (args: KvmWrite, state: State): State =>
+  writePieces(state, piecesTo.write(args, state).pieces, args.value);
 
 const write = (args: KvmWrite, state: State): Accepted => ({ state: written(args, state) });
 

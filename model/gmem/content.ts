@@ -12,6 +12,7 @@ import {
   withInode,
   withoutEntry,
   type Cache,
+  type HvaCache,
   type Inode,
   type Label,
   type Mapping,
@@ -137,6 +138,27 @@ export function forgetSlot(state: State, vm: Label, { baseGfn, pages }: Slot): S
     const gfn = cache.gpa === undefined ? -1 : Number(cache.gpa >> PAGE_SHIFT);
     return cache.vm === vm && cache.page?.reinserted === true && baseGfn <= gfn && gfn < baseGfn + pages;
   });
+}
+
+/**
+ * Another generation of the slots: caches of host addresses that have none look again.
+ * Source: virt/kvm/kvm_main.c: kvm_swap_active_memslots(), kvm_write_guest_offset_cached().
+ */
+export const slotsChanged = (state: State, vm: Label): State =>
+  withLost(state, vm, (hvaCaches, label, cache) => withEntry(hvaCaches, label, { ...cache, lost: false }));
+
+/** Perhaps another generation of them: whether such caches look again nobody can tell, so that nothing is said of them. */
+export const slotsPerhapsChanged = (state: State, vm: Label): State => withLost(state, vm, withoutEntry);
+
+function withLost(
+  state: State,
+  vm: Label,
+  change: (caches: State['hvaCaches'], label: Label, cache: HvaCache) => State['hvaCaches'],
+): State {
+  let { hvaCaches } = state;
+  for (const [label, cache] of state.hvaCaches)
+    if (cache.vm === vm && cache.lost) hvaCaches = change(hvaCaches, label, cache);
+  return hvaCaches === state.hvaCaches ? state : { ...state, hvaCaches };
 }
 
 function lettingGo(state: State, isLetGo: (cache: Cache) => boolean): State {

@@ -26,7 +26,8 @@ function fileIsHeld(state: State, file: Label): boolean {
 function destroyVm(state: State, vm: Label): State {
   const vcpus = new Map([...state.vcpus].filter(([, vcpu]) => vcpu.vm !== vm));
   const caches = new Map([...state.caches].filter(([, cache]) => cache.vm !== vm));
-  return { ...state, vms: withoutEntry(state.vms, vm), vcpus, caches };
+  const hvaCaches = new Map([...state.hvaCaches].filter(([, cache]) => cache.vm !== vm));
+  return { ...state, vms: withoutEntry(state.vms, vm), vcpus, caches, hvaCaches };
 }
 
 const destroyVmUnlessHeld = (state: State, vm: Label): State => (vmIsHeld(state, vm) ? state : destroyVm(state, vm));

@@ -17,7 +17,7 @@ import { ARENA, known, NO_FD, OTHER, openAs, withoutEntry, withEntry, withVm } f
 import type { Address, Label, Slot, State, Vm } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseFd, chooseGfn, choosePages } from './choose.ts';
-import { forgetSlot } from './content.ts';
+import { forgetSlot, slotsChanged, slotsPerhapsChanged } from './content.ts';
 import { bindingsOf } from './lifecycle.ts';
 import { bytesOfSlot, hasRoomFor, hasRoomForSlots, UP_TO_THE_MACHINE } from './memory-budget.ts';
 import { addressSpacesOf, overlapsSlot, vmOf } from './slots.ts';
@@ -47,6 +47,8 @@ const isMove = (args: SlotSet, state: State): boolean => {
   const old = oldSlot(args, state);
   return !isDelete(args) && old !== undefined && old.baseGfn !== gfnOf(args);
 };
+
+const vmLabel = ({ vm }: SlotSet, state: State): Label => openAs(state, vm, 'vm') ?? vm;
 
 /** Mappings begin below this address, so that up to here an offset cannot leave user space. */
 const MAPPINGS_BELOW = 1n << 46n;
@@ -357,6 +359,7 @@ const bindRows: readonly Row[] = [
       gfnOf(args) + pagesOf(args) > 2 ** (state.config.machine.guestPhysicalBits - 12),
     violate: (args, state) =>
       isDelete(args) ? undefined : { ...args, gpa: 1n << BigInt(state.config.machine.guestPhysicalBits) },
+    leaves: (args, state) => (isMove(args, state) ? slotsChanged(state, vmLabel(args, state)) : state),
   },
   {
     ...bindsTwiceRow,
@@ -394,12 +397,8 @@ function install(args: SlotSet, state: State): Accepted {
   };
   const moved = old !== undefined && old.baseGfn !== slot.baseGfn;
   const stageTwo = moved ? erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages) : vm.stageTwo;
-  return {
-    state: withVm(state, openAs(state, args.vm, 'vm') ?? args.vm, {
-      slots: withEntry(vm.slots, slot.id, slot),
-      stageTwo,
-    }),
-  };
+  const label = vmLabel(args, state);
+  return { state: slotsChanged(withVm(state, label, { slots: withEntry(vm.slots, slot.id, slot), stageTwo }), label) };
 }
 
 function uninstall(args: SlotSet, state: State): Accepted {
@@ -407,10 +406,10 @@ function uninstall(args: SlotSet, state: State): Accepted {
   const id = slotId(args);
   const old = vm.slots.get(id);
   if (old === undefined) return { state };
-  const label = openAs(state, args.vm, 'vm') ?? args.vm;
+  const label = vmLabel(args, state);
   const slots = withoutEntry(vm.slots, id);
   const stageTwo = erase(vm.stageTwo, old.baseGfn, old.baseGfn + old.pages);
-  return { state: forgetSlot(withVm(state, label, { slots, stageTwo }), label, old) };
+  return { state: forgetSlot(slotsChanged(withVm(state, label, { slots, stageTwo }), label), label, old) };
 }
 
 /** A part of a file of this VM that no slot uses, or undefined. */
@@ -528,6 +527,11 @@ export const slotSet = defineTransition({
   source: 'virt/kvm/kvm_main.c: kvm_set_memory_region()',
   args: domains,
   mayAlso: ['ENOMEM'],
+  // A slot that cannot be moved may have been out of the table and back.
+  leavesOnError: (args, state) =>
+    openAs(state, args.vm, 'vm') !== undefined && isMove(args, state)
+      ? slotsPerhapsChanged(state, vmLabel(args, state))
+      : state,
   builds: true,
   weight: 14,
   guards: [{ descriptor: 'vm', kind: 'vm', ioctl: true }, ...argumentRows, ...slotRows, ...bindRows],

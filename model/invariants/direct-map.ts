@@ -1,4 +1,12 @@
-import type { CacheFact, FactParts, FrameRun, PrivateFact, ShareFact } from '../core/facts.ts';
+import type {
+  CacheFact,
+  FactParts,
+  FrameRun,
+  PrivateFact,
+  ShareFact,
+  SlotFact,
+  UserMappingFact,
+} from '../core/facts.ts';
 import type { Condition } from '../core/profile.ts';
 import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
 import { clause, hex, type Invariant } from './invariant.ts';
@@ -177,14 +185,42 @@ const privateBacked = clause(['caches', 'private', 'slots', 'files', 'resident']
   return undefined;
 });
 
-/** A shared guest frame is reached through the host process, whose page table then shows it. */
-const sharedBacked = clause(['caches', 'private', 'user'], ({ after }) => {
+/** A shared guest frame is reached through the host process, whose page table shows it at the host address of the slot. */
+const sharedBacked = clause(['caches', 'private', 'slots', 'user'], ({ after }) => {
   if (!after.user.every(isFramed)) return undefined;
-  const shown = after.user.filter(isFramed);
-  const wrong = after.caches
-    .filter(isValid)
-    .find((cache) => !isPrivate(after.private, cache) && !isWithin(shown, cache.frame));
+  const entries = after.user.filter(isFramed);
+  const wrong = after.caches.filter(isValid).find((cache) => {
+    if (isPrivate(after.private, cache)) return false;
+    const slot = slotAt(after.slots, cache.vm, cache.gfn);
+    return slot === undefined || !isWithin(shownBehind(entries, slot, cache.gfn), cache.frame);
+  });
   return wrong && notBacked(wrong);
+});
+
+/** What the process has behind a guest frame; all that it has, where nobody says what the host address is of. */
+function shownBehind(
+  entries: readonly Framed<UserMappingFact>[],
+  { host, baseGfn }: SlotFact,
+  gfn: number,
+): readonly FrameRun[] {
+  if (host === undefined) return entries;
+  const at = host.page + gfn - baseGfn;
+  return entries
+    .filter(({ mapping, page, count }) => mapping === host.mapping && page <= at && at < page + count)
+    .map(({ page, frame }) => ({ frame: frame + at - page, count: 1 }));
+}
+
+const hostAddressCurrent = clause(['hvaCaches', 'slots'], ({ after }) => {
+  for (const { ghc, vm, gfn, valid, host } of after.hvaCaches) {
+    if (!valid) continue;
+    const slot = slotAt(after.slots, vm, gfn);
+    if (slot === undefined) return `${ghc} keeps a host address for gfn ${hex(gfn)} of ${vm}, which is in no slot`;
+    if (host === undefined || slot.host === undefined) continue;
+    const page = slot.host.page + gfn - slot.baseGfn;
+    if (host.mapping !== slot.host.mapping || host.page !== page)
+      return `${ghc} keeps page ${hex(host.page)} of ${host.mapping} for gfn ${hex(gfn)} of ${vm}, whose slot has page ${hex(page)} of ${slot.host.mapping} there`;
+  }
+  return undefined;
 });
 
 const validIsPresent = clause(['caches', 'absent'], ({ after }) => {
@@ -234,5 +270,13 @@ export const directMapInvariants: readonly Invariant[] = [
     source: `virt/kvm/pfncache.c: kvm_gpc_check(); ${RFC}, patches 7 and 9`,
     only,
     clauses: [validIsActive, privateBacked, sharedBacked, validIsPresent],
+  },
+  {
+    id: 'hva-cache/valid-is-current',
+    sentence:
+      'A gfn_to_hva_cache that is used without another look keeps the host address at which its slot has its guest address now.',
+    source: 'virt/kvm/kvm_main.c: kvm_write_guest_offset_cached(), __kvm_gfn_to_hva_cache_init()',
+    only,
+    clauses: [hostAddressCurrent],
   },
 ];

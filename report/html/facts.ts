@@ -57,6 +57,7 @@ const PARTS = {
     valid: z.boolean(),
     frame: whole.optional(),
   }),
+  hvaCaches: z.object({ ghc: label, vm: label, gfn: whole, valid: z.boolean() }),
   shareEvents: z.object({ event: z.enum(['share', 'unshare']), frame: whole }),
   tdPages: z.object({ vm: label, gfn: whole, frame: whole, key: whole, state: z.string() }),
   lines: z.object({ frame: whole, line: whole, state: z.string() }),
