@@ -54,6 +54,11 @@ describe('usage', () => {
     ],
     ['a file without a name', ['run', '--json', ''], /^error: the name of a file to write is empty: give one/],
     ['a checkpoint without a name', ['run', '--resume', ''], /^error: the name of a file to write is empty: give one/],
+    [
+      'a mutant of another machine',
+      ['run', '--profile', 'linux-7.3', '--target', 'mutant:td-page-not-reset'],
+      /^error: mutant:td-page-not-reset is another machine than linux-7\.3 is about: it fits tdx-/,
+    ],
     ['standard output for two results', ['run', '--junit', '-', '--ktap', '-'], /standard output takes one result/],
   ])('%s is refused in one line, before anything runs', async (_what, args, message) => {
     const { status, stdout, stderr } = await gmem(args);

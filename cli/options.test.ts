@@ -2,7 +2,7 @@ import { describe, expect, it, jest } from '@jest/globals';
 import type { Target } from '../adapters/adapter.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { UsageError } from './errors.ts';
-import { openTarget, type withSubject } from './options.ts';
+import { misfitOf, openTarget, type withSubject } from './options.ts';
 
 type WithSubject = typeof withSubject;
 
@@ -17,6 +17,19 @@ async function withTarget(target: Target, use: (withSubject: WithSubject) => Pro
 describe('a target on the command line', () => {
   it('is a mistake of the caller where nothing has that name', async () => {
     await expect(openTarget('toaster')).rejects.toThrow(UsageError);
+  });
+
+  it.each([
+    ['simulator', 'tdx-guest-memfd', /^fits$/],
+    ['mutant:first-to-finish-unmaps', 'linux-6.18', /^fits$/],
+    ['mutant:first-to-finish-unmaps', 'tdx-guest-memfd', /it fits linux-6\.\d+, .*direct-map-v13/],
+    [
+      'mutant:drop:gpc.read/inactive',
+      'bare-metal',
+      /^mutant:drop:gpc\.read\/inactive is another machine than bare-metal/,
+    ],
+  ])('%s, asked about %s, fits or says what does', (name, profile, expected) => {
+    expect(misfitOf(name, profile) ?? 'fits').toMatch(expected);
   });
 
   it('is closed once, after it was used', async () => {

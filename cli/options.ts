@@ -2,14 +2,14 @@
 import { InvalidArgumentError, Option } from 'commander';
 import { existsSync } from 'node:fs';
 import type { Target } from '../adapters/adapter.ts';
-import { mutantById } from '../adapters/mutants/index.ts';
+import { mutantById, type Mutant } from '../adapters/mutants/index.ts';
 import { targetByName, type TargetOptions } from '../adapters/targets.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { DEFAULT_TIME_LIMIT_MS } from '../conformance/observe.ts';
 import { chooseSeed, MAX_SEED, MIN_SEED } from '../conformance/seed.ts';
 import type { Shard } from '../conformance/shard.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
-import { DEFAULT_PROFILE, FULL_MACHINE, profileById, type Machine } from '../model/core/profile.ts';
+import { DEFAULT_PROFILE, FULL_MACHINE, profileById, PROFILES, realmOf, type Machine } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
 import { UsageError } from './errors.ts';
 
@@ -125,14 +125,30 @@ export async function withSubject<T>(options: SubjectOptions, use: (subject: Sub
   const { target: name = DEFAULT_TARGET, profile, timeLimit } = options;
   const timeLimitMs = timeLimit === undefined ? DEFAULT_TIME_LIMIT_MS : timeLimit * 1000;
   assertFitting(name, options);
+  const mutant = mutantOf(name);
+  const misfit = profile === undefined ? undefined : misfitOf(name, profile);
+  if (misfit !== undefined) throw new UsageError(misfit);
   const target = await openTarget(name, { ...options, timeLimitMs, onStderr: passOn });
   try {
-    const usual = mutantById(name.replace(/^mutant:/, ''))?.profile ?? target.profile?.id ?? DEFAULT_PROFILE;
+    const usual = mutant?.profile ?? target.profile?.id ?? DEFAULT_PROFILE;
     const specification = specify(profile ?? usual, target.machine);
     return await use({ target, specification, timeLimitMs });
   } finally {
     await target.close?.();
   }
+}
+
+const mutantOf = (target: string): Mutant | undefined => mutantById(target.replace(/^mutant:/, ''));
+
+/** Why the target cannot be asked about the profile: a mutant of one machine has none of the commands of another. */
+export function misfitOf(target: string, profile: string): string | undefined {
+  const mutant = mutantOf(target);
+  const wanted = PROFILES.find(({ id }) => id === profile);
+  if (mutant === undefined || wanted === undefined) return undefined;
+  const realm = realmOf(profileById(mutant.profile));
+  if (realm === realmOf(wanted)) return undefined;
+  const fitting = PROFILES.filter((each) => realmOf(each) === realm).map(({ id }) => id);
+  return `${target} is another machine than ${profile} is about: it fits ${fitting.join(', ')}`;
 }
 
 /** What is said of a kernel image must be about one, and one that is there. */

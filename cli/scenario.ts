@@ -51,6 +51,7 @@ import {
   appendOption,
   DEFAULT_TARGET,
   kernelOption,
+  misfitOf,
   modulesOption,
   specify,
   targetOption,
@@ -233,9 +234,11 @@ async function runOne(
 /** Why the scenario is not for a target that keeps other rules. */
 function otherRules(
   { header }: Scenario,
-  { profile: own }: Target,
+  { name, profile: own }: Target,
   { profile: forced }: ScenarioOptions,
 ): string | undefined {
+  const misfit = forced === undefined ? misfitOf(name, header.profile) : undefined;
+  if (misfit !== undefined) return misfit;
   if (forced !== undefined || own === undefined || own.id === header.profile) return undefined;
   return `it is about ${header.profile}; --profile ${own.id} holds it against the rules of the target`;
 }
