@@ -400,3 +400,24 @@ describe('a change of the direct map that fails', () => {
     expect(other.facts.shares).toEqual([]);
   });
 });
+
+describe('a file of a tebibyte', () => {
+  const TEBIBYTE = 1n << 40n;
+
+  it.each(ALL)('in %s is changed at once, but for the page that a change fails for', (profile) => {
+    const host = new Host(profile);
+    host.run('gmem.create', { file: 'file1', vm: 'vm0', size: TEBIBYTE, flags: GMEM_FLAG.NO_DIRECT_MAP, reserved: 0n });
+    const slot = { vm: 'vm0', api: 'v2', slot: 1n, flags: KVM_MEM.GUEST_MEMFD, gpa: TEBIBYTE, size: TEBIBYTE };
+    host.run('slot.set', { ...slot, hva: ARENA, gmem: 'file1', offset: 0n });
+    host.convert(TEBIBYTE / PAGE, TEBIBYTE / PAGE, ATTRIBUTE_PRIVATE);
+    const prefault = (): string =>
+      host.run('vcpu.prefault', { vcpu: 'vcpu0', gpa: TEBIBYTE, size: TEBIBYTE, flags: 0n });
+
+    fail(host, 'split');
+    expect(prefault()).toBe('ENOMEM');
+    fail(host, 'restore');
+    expect(prefault()).toBe(gave(TEBIBYTE));
+    fail(host, 'split');
+    expect(prefault()).toBe(gave(TEBIBYTE));
+  });
+});

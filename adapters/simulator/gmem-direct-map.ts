@@ -105,6 +105,16 @@ export abstract class GmemDirectMap extends Attributes {
     return this.kvmGmemSetPrivateUnlessSet(folio);
   }
 
+  /** How many pages from `index` on leave the direct map in the same way, or have left it: one that fails does so alone. */
+  protected untilChangeFails(inode: Inode, index: number): number {
+    if (this.failing !== 'split' || !this.kvmGmemTestNoDirectMap(inode)) return Infinity;
+    const run = inode.pageCache.find(index);
+    if (run === undefined) return 1;
+    const frame = index + run.value.delta;
+    const [present] = this.pagePrivate.gaps(frame, frame + run.end - index);
+    return present === undefined ? run.end - index : Math.max(1, present.start - frame);
+  }
+
   private kvmGmemSetPrivateUnlessSet({ frame, count }: Folio): Errno | undefined {
     for (const { start, end } of this.pagePrivate.gaps(frame, frame + count)) {
       const error = this.kvmGmemFolioSetPrivate({ frame: start, count: end - start });

@@ -117,8 +117,7 @@ export abstract class Gmem extends GmemDirectMap {
 
   /** kvm_gmem_get_folio(): the pages from `index` on, new ones where there is none; with a reference. */
   kvmGmemGetFolio(inode: Inode, index: number, most: number): CachedFolio | Errno {
-    const max = this.failing === undefined ? most : 1;
-    const folio = this.filemapGetFolio(inode, index, max) ?? this.kvmGmemNewFolio(inode, index, max);
+    const folio = this.filemapGetFolio(inode, index, most) ?? this.kvmGmemNewFolio(inode, index, most);
     const error = typeof folio === 'string' ? undefined : this.kvmGmemFound(inode, folio);
     if (error === undefined || typeof folio === 'string') return folio;
     this.folioPut(folio);
@@ -195,7 +194,8 @@ export abstract class Gmem extends GmemDirectMap {
     this.lockShared(inode.invalidateLock);
     let error: Errno | undefined;
     for (let index = start; index < end;) {
-      const folio = this.kvmGmemGetFolio(inode, index, end - index);
+      const alike = this.leavesOnEntry(inode) ? this.untilChangeFails(inode, index) : end - index;
+      const folio = this.kvmGmemGetFolio(inode, index, Math.min(end - index, alike));
       if (typeof folio === 'string') {
         error = folio;
         break;
@@ -213,11 +213,7 @@ export abstract class Gmem extends GmemDirectMap {
     const index = vma.pgoff + page;
     if (index >= inode.pages) return 'VM_FAULT_SIGBUS';
     if ((inode.flags & GMEM_FLAG.INIT_SHARED) === 0n) return 'VM_FAULT_SIGBUS';
-    const folio = this.kvmGmemGetFolio(
-      inode,
-      index,
-      Math.min(max, inode.pages - index, this.untilPoison(inode, index)),
-    );
+    const folio = this.kvmGmemGetFolio(inode, index, Math.min(max, inode.pages - index, this.asOneFolio(inode, index)));
     // vmf_error()
     if (typeof folio === 'string') return 'VM_FAULT_OOM';
     return this.kvmGmemMakeUptodate(inode, index, folio) === undefined ? folio : 'VM_FAULT_OOM';
@@ -235,7 +231,12 @@ export abstract class Gmem extends GmemDirectMap {
     return error;
   }
 
-  /** How many pages may be treated as one folio: poison is a matter of single pages. */
+  /** How many pages may be given to somebody at once. */
+  private asOneFolio(inode: Inode, index: number): number {
+    return Math.min(this.untilPoison(inode, index), this.untilChangeFails(inode, index));
+  }
+
+  /** Poison is a matter of single pages. */
   private untilPoison(inode: Inode, index: number): number {
     const run = this.poisoned.size > 0 ? inode.pageCache.find(index) : undefined;
     if (run === undefined) return PAST_ALL_PAGES;
@@ -315,7 +316,7 @@ export abstract class Gmem extends GmemDirectMap {
   kvmGmemGetPfnLocked(file: GmemFile, slot: MemSlot, index: number, max: number): CachedFolio | Errno {
     if (file.address !== slot.gmem.file) return 'EFAULT';
     if (file.bindings.get(index) !== slot.address) return 'EIO';
-    const folio = this.kvmGmemGetFolio(file.inode, index, Math.min(max, this.untilPoison(file.inode, index)));
+    const folio = this.kvmGmemGetFolio(file.inode, index, Math.min(max, this.asOneFolio(file.inode, index)));
     if (typeof folio === 'string' || !this.poisoned.has(folio.frame)) return folio;
     this.folioPut(folio);
     return 'EHWPOISON';
