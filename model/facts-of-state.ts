@@ -6,7 +6,6 @@ import type {
   Facts,
   FileFact,
   FrameRun,
-  HostPageFact,
   HvaCacheFact,
   InodeFact,
   PrivateFact,
@@ -109,7 +108,7 @@ function guestMemoryFacts(state: State): Specified {
         gmem: gmem !== undefined,
         file: gmem?.file,
         firstPage: gmem?.firstPage ?? 0,
-        ...hostOf(hva, 0),
+        ...hostPageOf(state, hva),
       });
     for (const { start, end, value } of entries)
       stageTwo.push({
@@ -168,9 +167,18 @@ function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: Fra
   };
 }
 
-/** `pages` behind an address of the host process. */
-const hostOf = ({ base, offset }: Address, pages: number): { readonly host?: HostPageFact } =>
-  base === '' ? {} : { host: { mapping: base, page: toPages(offset) + pages } };
+/** No mapping is as long: one behind the other, mappings that are there or were have addresses that differ. */
+const MAPPING_SPACE = 2 ** 42;
+
+/** The specification has no addresses: it numbers the mappings. None where a program names an address by a number. */
+function hostPageOf(
+  { mappings, unmapped }: State,
+  { base, offset }: Address,
+  pages = 0,
+): { readonly hostPage?: number } {
+  const index = [...mappings.keys(), ...unmapped.keys()].indexOf(base);
+  return index < 0 ? {} : { hostPage: index * MAPPING_SPACE + toPages(offset) + pages };
+}
 
 const hvaCacheFacts = (state: State): HvaCacheFact[] =>
   Array.from(state.hvaCaches, ([ghc, { vm, gpa, length, lost }]) => {
@@ -178,7 +186,7 @@ const hvaCacheFacts = (state: State): HvaCacheFact[] =>
     const range = { gpa, length };
     const valid = length > 0n && !lost && !goesOn(range) && addressless(state, vm, range) === undefined;
     const slot = valid ? slotAt(known(state.vms, vm), gfn) : undefined;
-    return { ghc, vm, gfn, valid, ...(slot && hostOf(slot.hva, gfn - slot.baseGfn)) };
+    return { ghc, vm, gfn, valid, ...(slot && hostPageOf(state, slot.hva, gfn - slot.baseGfn)) };
   });
 
 const cacheFacts = (state: State, frameOf: FrameOf): CacheFact[] =>
@@ -199,6 +207,7 @@ function userMappings(state: State, frameOf: FrameOf): UserMappingFact[] {
         inode,
         inodePage: firstPage + start,
         frame: frameOf(inode, firstPage + start),
+        ...hostPageOf(state, { base: mapping, offset: 0n }, start),
       });
   return user;
 }

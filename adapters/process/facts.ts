@@ -23,9 +23,8 @@ const frames = { frame: count.describe('The first frame'), count: count.describe
 /** In which way a page was touched. */
 const touchKind = z.enum(['load', 'store', 'fetch', 'flush', 'walk', 'copyin', 'copy', 'zero', 'isolate']);
 
-const hostPage = z
-  .object({ mapping: label, page: count.describe('Counted from the start of the mapping') })
-  .exactOptional();
+/** A page of user space, by its address or by any other number that counts pages in a row. */
+const hostPage = count.exactOptional();
 
 const PARTS = {
   vms: z.array(z.object({ vm: label })).describe('Every struct kvm that has not been destroyed.'),
@@ -48,7 +47,7 @@ const PARTS = {
         gmem: z.boolean().describe('Made with KVM_MEM_GUEST_MEMFD'),
         file: orNull(label).describe('The file that the slot refers to, released or not; null where there is none'),
         firstPage: count,
-        host: hostPage.describe('The page at its host address, there still or not; may be left out'),
+        hostPage: hostPage.describe('Its host address, in pages; may be left out'),
       }),
     )
     .describe('Every memory slot.'),
@@ -87,6 +86,7 @@ const PARTS = {
         inode: label,
         inodePage: count,
         frame: count.exactOptional().describe('The first of the frames in a row that are there'),
+        hostPage: hostPage.describe('The address of the first entry, in pages; may be left out'),
       }),
     )
     .describe(
@@ -143,7 +143,7 @@ const PARTS = {
           .describe(
             'An access goes to the host address that it keeps, unless the frame is private, without another look',
           ),
-        host: hostPage.describe('The page at that address; left out where the cache is not valid'),
+        hostPage: hostPage.describe('That address, in pages; left out where the cache is not valid'),
       }),
     )
     .describe('Every gfn_to_hva_cache whose VM is there.'),

@@ -107,12 +107,7 @@ function hvaCacheOf(machine: Syscalls, ghc: HvaCache): HvaCacheFact {
   const { label, kvm, gpa, len, memslot, userspacePage } = ghc;
   const valid = memslot !== undefined && userspacePage !== undefined && len > 0n && !machine.isGhcOutdated(ghc);
   const about = { ghc: label, vm: machine.kvms.at(kvm).label, gfn: toPages(gpa), valid };
-  return valid ? { ...about, ...hostOf(machine, userspacePage) } : about;
-}
-
-function hostOf(machine: Syscalls, page: number): Pick<SlotFact, 'host'> {
-  const host = machine.hostPage(page);
-  return host === undefined ? {} : { host };
+  return valid ? { ...about, hostPage: userspacePage } : about;
 }
 
 /** Frames that are in the direct map for a cache, where nobody counts. */
@@ -171,7 +166,7 @@ function slotsOf(machine: Syscalls): SlotFact[] {
           gmem: (slot.flags & GUEST_MEMFD) !== 0,
           file: slot.gmem.file === undefined ? undefined : slot.gmem.birthFile,
           firstPage: slot.gmem.pgoff,
-          ...hostOf(machine, slot.userspacePage),
+          hostPage: slot.userspacePage,
         });
   return facts;
 }
@@ -298,7 +293,7 @@ function stageTwoOf(machine: Syscalls): StageTwoFact[] {
 
 function userOf(machine: Syscalls): UserMappingFact[] {
   const facts: UserMappingFact[] = [];
-  for (const { label, ptes, file, pgoff } of machine.vmas.values())
+  for (const { label, ptes, file, pgoff, start: first } of machine.vmas.values())
     for (const { start, end, value } of ptes.all)
       if (value !== HWPOISON_ENTRY)
         facts.push({
@@ -308,6 +303,7 @@ function userOf(machine: Syscalls): UserMappingFact[] {
           inode: file.inode.label,
           inodePage: pgoff + start,
           frame: start + value,
+          hostPage: first + start,
         });
   return facts;
 }

@@ -97,14 +97,6 @@ export abstract class Mm extends Files {
     return wrap64((BigInt(this.addresses.get(base) ?? 0) << PAGE_SHIFT) + offset);
   }
 
-  /** What a virtual page is of: the mapping that was made below it last, there still or not. For facts alone. */
-  hostPage(page: number): { readonly mapping: Label; readonly page: number } | undefined {
-    let found: { mapping: Label; page: number } | undefined;
-    for (const [mapping, start] of this.addresses)
-      if (start <= page && (found === undefined || page - start < found.page)) found = { mapping, page: page - start };
-    return found;
-  }
-
   /** vma_lookup() */
   vmaLookup(page: number): Vma | undefined {
     for (const vma of this.vmas.values()) if (page >= vma.start && page < vma.start + vma.pages) return vma;

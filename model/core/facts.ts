@@ -48,13 +48,6 @@ export interface InodeFact {
   readonly noDirectMap?: boolean;
 }
 
-/** A page of user space, as one of a mapping; what it shows, if anything, may be another thing at another time. */
-export interface HostPageFact {
-  readonly mapping: Label;
-  /** Counted from the start of the mapping. */
-  readonly page: number;
-}
-
 export interface SlotFact {
   readonly vm: Label;
   readonly slot: number;
@@ -65,8 +58,8 @@ export interface SlotFact {
   /** The file that the slot refers to, released or not; undefined where it refers to none. */
   readonly file: Label | undefined;
   readonly firstPage: number;
-  /** What its host address is of. Left out where no mapping was made there, or where a target does not tell. */
-  readonly host?: HostPageFact;
+  /** Its host address, in pages: any number that tells pages of user space apart and counts them in a row. */
+  readonly hostPage?: number;
 }
 
 /** An entry of a file's table of bindings. */
@@ -121,6 +114,8 @@ export interface UserMappingFact {
   readonly inodePage: number;
   /** The first of the physical frames in a row that are there. Left out by a target that cannot see frames. */
   readonly frame?: number;
+  /** The address of the first entry, in pages. */
+  readonly hostPage?: number;
 }
 
 /** A page that was shown to a guest or to the host for the first time since the last command. */
@@ -165,8 +160,8 @@ export interface HvaCacheFact {
   readonly gfn: number;
   /** Whether an access would go to the host address that it keeps, unless the frame is private, without another look. */
   readonly valid: boolean;
-  /** What that is of, where the cache is valid. Left out where no mapping was made there. */
-  readonly host?: HostPageFact;
+  /** That address, in pages, where the cache is valid. */
+  readonly hostPage?: number;
 }
 
 /** A tracepoint: kvm_gmem_share or kvm_gmem_unshare. */

@@ -197,28 +197,30 @@ const sharedBacked = clause(['caches', 'private', 'slots', 'user'], ({ after }) 
   return wrong && notBacked(wrong);
 });
 
-/** What the process has behind a guest frame; all that it has, where nobody says what the host address is of. */
+/** What the process has behind a guest frame; all that it has, where nobody tells addresses. */
 function shownBehind(
   entries: readonly Framed<UserMappingFact>[],
-  { host, baseGfn }: SlotFact,
+  { hostPage, baseGfn }: SlotFact,
   gfn: number,
 ): readonly FrameRun[] {
-  if (host === undefined) return entries;
-  const at = host.page + gfn - baseGfn;
-  return entries
-    .filter(({ mapping, page, count }) => mapping === host.mapping && page <= at && at < page + count)
-    .map(({ page, frame }) => ({ frame: frame + at - page, count: 1 }));
+  if (hostPage === undefined) return entries;
+  const at = hostPage + gfn - baseGfn;
+  return entries.flatMap((entry) => {
+    if (entry.hostPage === undefined) return [entry];
+    const index = at - entry.hostPage;
+    return 0 <= index && index < entry.count ? [{ frame: entry.frame + index, count: 1 }] : [];
+  });
 }
 
 const hostAddressCurrent = clause(['hvaCaches', 'slots'], ({ after }) => {
-  for (const { ghc, vm, gfn, valid, host } of after.hvaCaches) {
+  for (const { ghc, vm, gfn, valid, hostPage } of after.hvaCaches) {
     if (!valid) continue;
     const slot = slotAt(after.slots, vm, gfn);
     if (slot === undefined) return `${ghc} keeps a host address for gfn ${hex(gfn)} of ${vm}, which is in no slot`;
-    if (host === undefined || slot.host === undefined) continue;
-    const page = slot.host.page + gfn - slot.baseGfn;
-    if (host.mapping !== slot.host.mapping || host.page !== page)
-      return `${ghc} keeps page ${hex(host.page)} of ${host.mapping} for gfn ${hex(gfn)} of ${vm}, whose slot has page ${hex(page)} of ${slot.host.mapping} there`;
+    if (hostPage === undefined || slot.hostPage === undefined) continue;
+    const shown = slot.hostPage + gfn - slot.baseGfn;
+    if (hostPage !== shown)
+      return `${ghc} keeps host page ${hex(hostPage)} for gfn ${hex(gfn)} of ${vm}, which its slot has at ${hex(shown)}`;
   }
   return undefined;
 });
