@@ -181,6 +181,7 @@ const isSpokenOf = ({ kernel, vmm }: VirtualGuest, gfn: number): boolean =>
   vmm.told.includes(gfn) || [kernel.worker, ...kernel.works].some((works) => works.some(({ pfn }) => pfn === gfn));
 
 const VIRTUAL: Handlers<VirtualMachine, VirtualGuest> = {
+  ...(COMMON as Handlers<VirtualMachine, VirtualGuest>),
   'guest.migrate': (machine, guest) =>
     when(refusal(guest.vmm.gmem !== undefined && 'EOPNOTSUPP', stoppedAny(guest)), () => machine.migrate(guest)),
   'guest.unplug': (machine, guest, args: Args) =>
@@ -221,7 +222,7 @@ export function performMc(machine: McMachine, command: AnyCommand): Outcome {
   const isOfHost = machine.has('virtual') && (OF_HARDWARE.has(command.name) || args.where === 'host');
   if (guest !== undefined && !isAnswered(guest, command.name, isOfHost)) return fails('EIO');
   return machine instanceof VirtualMachine
-    ? performOn(machine, { ...COMMON, ...VIRTUAL }, args.guest, command)
+    ? performOn(machine, VIRTUAL, args.guest, command)
     : performOn(machine, COMMON as Handlers<BareMetal, MetalGuest>, args.guest, command);
 }
 

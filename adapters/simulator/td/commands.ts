@@ -41,6 +41,7 @@ const HOST: Handlers<Guests, Guest> = {
 };
 
 const TDX: Handlers<TdxMachine, KvmTdx> = {
+  ...HOST,
   'td.init': (machine, kvm, { flags, cpuids }: Args & { flags: bigint; cpuids: bigint }) => {
     const error = machine.vmIoctl(kvm, () => machine.tdxTdInit(kvm, flags, cpuids));
     if (error === undefined) for (const gfn of GFNS) machine.setMemAttributes(kvm, gfn, true);
@@ -84,6 +85,7 @@ const TDX: Handlers<TdxMachine, KvmTdx> = {
 };
 
 const LAUNCHED: Handlers<Launches, LaunchedGuest> = {
+  ...HOST,
   'td.init': (machine, guest) => outcomeOf(machine.guestInit(guest)),
   'td.vcpu': (machine, guest, { vcpu }: Args) => outcomeOf(machine.kvmVmIoctlCreateVcpu(guest, vcpu)),
   'td.add': (machine, guest, { gfn, pages, value }: Args & { pages: bigint }) =>
@@ -99,6 +101,7 @@ const LAUNCHED: Handlers<Launches, LaunchedGuest> = {
 };
 
 const SEV: Handlers<SevMachine, LaunchedGuest> = {
+  ...LAUNCHED,
   'cache.evict': (machine, guest, { gfn, line, last }: Args & { last: World }) =>
     machine.cacheEvict(guest, Number(gfn), Number(line), last),
 };
@@ -125,9 +128,9 @@ function perform(machine: TdMachine, command: AnyCommand): Outcome {
   const args = command.args as unknown as Args;
   const global = GLOBAL[command.name];
   if (global !== undefined) return global(machine, args as never);
-  if (machine instanceof TdxMachine) return performOn(machine, { ...HOST, ...TDX }, args.td, command);
-  if (machine instanceof SevMachine) return performOn(machine, { ...HOST, ...LAUNCHED, ...SEV }, args.td, command);
-  return performOn(machine, { ...HOST, ...LAUNCHED }, args.td, command);
+  if (machine instanceof TdxMachine) return performOn(machine, TDX, args.td, command);
+  if (machine instanceof SevMachine) return performOn(machine, SEV, args.td, command);
+  return performOn(machine, LAUNCHED, args.td, command);
 }
 
 /** The machine whose rules are those of the profile. */
