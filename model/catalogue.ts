@@ -58,12 +58,12 @@ import {
   sevLaunchMeasure,
   sevLaunchStart,
   sevLaunchUpdateData,
-  sevLaunchUpdateVmsa,
 } from './sev/key-launch.ts';
 import { sevClose, sevFirmwareFails, sevInit, sevVcpu, sevVmCreate } from './sev/key-life.ts';
-import { sevRegionAdd, sevRegionDrop } from './sev/key-regions.ts';
+import { sevLaunchUpdateVmsa, sevSetRegs } from './sev/key-registers.ts';
+import { sevDiscard, sevRegionAdd, sevRegionDrop } from './sev/key-regions.ts';
 import { sevCopy, sevMove } from './sev/key-sharing.ts';
-import { sevSnpStart } from './sev/key-snp.ts';
+import { sevSnpFinish, sevSnpStart } from './sev/key-snp.ts';
 import { kernelHandle } from './machine-check/handle.ts';
 import { deviceRead, hwPoison, hwScrub } from './machine-check/hardware.ts';
 import { hostRecover, vmmAnswer } from './machine-check/host.ts';
@@ -190,10 +190,13 @@ export const SYSTEMS = {
     sevLaunchFinish,
     sevGuestStatus,
     sevSnpStart,
+    sevSnpFinish,
+    sevSetRegs,
     sevCopy,
     sevMove,
     sevRegionAdd,
     sevRegionDrop,
+    sevDiscard,
     sevStore,
     sevLoad,
     sevClose,

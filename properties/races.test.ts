@@ -131,6 +131,18 @@ sev.close vm=vm0 which=vm
 `,
     shows: 'key/pins-balanced',
   },
+  {
+    mutant: 'vcpus-unlocked-at-finish',
+    race: 'end of the launch ∥ registers',
+    text: `sev.vm vm=vm0 type=snp
+sev.init vm=vm0 how=init2 flags=0 features=0 ghcb=0
+sev.vcpu vm=vm0 vcpu=0
+sev.snp-start vm=vm0 device=sev flags=0 policy=0x20000
+sev.snp-finish vm=vm0 flags=0
+sev.set-regs vm=vm0 vcpu=0 value=1
+`,
+    shows: 'key/save-area-stable',
+  },
 ];
 
 function raceMutant(wanted: string): Mutant {

@@ -31,6 +31,9 @@ What reading 7.3.4 (\`arch/x86/kvm/svm/sev.c\`) showed besides:
   \`kvm_x86_vcpu_pre_run()\` answers KVM_RUN with EINVAL. A destination of type KVM_X86_DEFAULT_VM does run. A mirror of any type runs: COPY does clear \`need_init\`.
 - **COPY asks for no type.** A VM of type SNP becomes a mirror of one of plain SEV, and is then not an SNP guest.
 - **Before LAUNCH_START every such command is EBADF**, and not what the firmware says of a context that is not there.
+- **guest_memfd frees pages of SEV and SEV-ES with dirty lines in caches.** Memory that user space maps is written back when it is taken (\`sev_guest_memory_reclaimed()\`, of CVE-2022-0171).
+  Pages of guest_memfd go through \`sev_gmem_make_shared()\`, which says why they must be flushed as well, and does so only where the RMP has them assigned, as SNP’s are. A guest of SEV or SEV-ES that
+  has its memory in a file with INIT_SHARED is not. \`sev-gmem-link\` concedes \`memory/free-is-present\` for it.
 - **A flush frees both ranges.** It is made only when the range that is asked for has nothing free and something to reclaim, and then serves
   the ASIDs of SEV-ES and SNP as well as those of SEV.
 

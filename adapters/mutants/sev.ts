@@ -4,7 +4,7 @@
  */
 import type { Errno } from '../../model/core/outcome.ts';
 import { SevHost } from '../simulator/index.ts';
-import type { GmemFile, Kvm } from '../simulator/objects.ts';
+import type { GmemFile, Kvm, Vcpu } from '../simulator/objects.ts';
 import type { Fault } from './fault.ts';
 
 const LINUX = 'sev-linux-7.3';
@@ -274,6 +274,29 @@ const asids: readonly Fault[] = [
 
 const memory: readonly Fault[] = [
   {
+    id: 'reclaimed-not-written-back',
+    shortest: 6,
+    profile: LINUX,
+    fault: 'leaves lines in caches that a guest has written to memory which is taken from it (CVE-2022-0171)',
+    machine: class extends SevHost {
+      override kvmArchGuestMemoryReclaimed(): void {
+        // Who gets the memory next will find in it one day what the lines hold.
+      }
+    },
+  },
+  {
+    id: 'moved-not-written-back',
+    shortest: 8,
+    profile: LINUX,
+    fault: 'leaves lines in caches of processors that ran a source, of which nobody thinks once it has moved',
+    machine: class extends SevHost {
+      override sevMigrateFrom(dst: Kvm, src: Kvm): void {
+        this.toKvmSevInfo(src).haveRunCpus = false;
+        super.sevMigrateFrom(dst, src);
+      }
+    },
+  },
+  {
     id: 'huge-region-registered',
     shortest: 3,
     profile: LINUX,
@@ -282,6 +305,18 @@ const memory: readonly Fault[] = [
       override sevPinMemory(...args: Parameters<SevHost['sevPinMemory']>): ReturnType<SevHost['sevPinMemory']> {
         const [, , length] = args;
         return length !== 0n && (length & 0xfff_ffff_ffffn) === 0n ? [] : super.sevPinMemory(...args);
+      }
+    },
+  },
+  {
+    id: 'end-without-yielding',
+    shortest: 5,
+    profile: LINUX,
+    fault:
+      'gives all regions of a VM back at a stretch, so that the host stands still while there are many (CVE-2020-36311)',
+    machine: class extends SevHost {
+      override condResched(): void {
+        // Nobody else runs.
       }
     },
   },
@@ -302,7 +337,8 @@ const memory: readonly Fault[] = [
     profile: LINUX,
     fault: 'encrypts the save area of a vCPU that is encrypted already',
     machine: class extends SevHost {
-      override sevEsSyncVmsa(): boolean {
+      override sevEsSyncVmsa(vcpu: Vcpu): boolean {
+        super.sevEsSyncVmsa(vcpu);
         return true;
       }
     },
@@ -330,7 +366,7 @@ const files: readonly Fault[] = [
   },
 ];
 
-/** One that shows only where two commands run at the same time. */
+/** Those that show only where two commands run at the same time. */
 export const SEV_RACE_FAULTS: readonly Fault[] = [
   {
     id: 'region-registered-unlocked',
@@ -341,6 +377,18 @@ export const SEV_RACE_FAULTS: readonly Fault[] = [
     machine: class extends SevHost {
       override sevMemEncRegisterRegion(...args: Parameters<SevHost['sevMemEncRegisterRegion']>): Errno | undefined {
         return this.registerRegion(...args);
+      }
+    },
+  },
+  {
+    id: 'vcpus-unlocked-at-finish',
+    shortest: 6,
+    profile: LINUX,
+    fault:
+      'encrypts the save areas of an SNP guest without the locks of its vCPUs, which may change meanwhile (CVE-2026-31591)',
+    machine: class extends SevHost {
+      override snpLaunchUpdateVmsa(...args: Parameters<SevHost['snpLaunchUpdateVmsa']>): Errno | undefined {
+        return this.encryptVmsas(...args);
       }
     },
   },

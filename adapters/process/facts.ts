@@ -164,7 +164,7 @@ const PARTS = {
   lines: z
     .array(z.object({ frame: count, line: count, state: z.enum(['foreign', 'keyed', 'poisoned']) }))
     .describe(
-      'Lines that are not as their page should be. `foreign`: in a page of a TD, written under the shared key; `keyed`: in no page of a TD, under a private key still.',
+      'Lines that are not as their page should be. `foreign`: in a page of a TD, written under the shared key; `keyed`: in no page of a guest, under a private key still, or, in a cache, to be written back under one.',
     ),
   keys: z
     .array(
@@ -302,6 +302,20 @@ const PARTS = {
     .array(z.object({ vm: label, start: count, end: count }))
     .describe('Pages of the arena that are registered as a guest’s, from `start` up to `end`.'),
   pins: z.array(z.object({ page: count, count })).describe('Pages of the arena that are pinned, and how often.'),
+  stretches: z
+    .array(z.object({ vm: label, regions: count.describe('Given back in a row') }))
+    .describe(
+      'VMs that ended since the last command, and how many of their regions were given back before others could run.',
+    ),
+  saveAreas: z
+    .array(
+      z.object({
+        vm: label,
+        vcpu: count,
+        stale: z.boolean().describe('The registers are others than those that were encrypted'),
+      }),
+    )
+    .describe('vCPUs whose save area was encrypted since the last command.'),
   outOfBounds: z
     .array(z.string().max(4096).transform(harmless))
     .describe('Writes or reads outside of an array that the machine made since the last command, in words.'),

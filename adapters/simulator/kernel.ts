@@ -18,7 +18,8 @@ export type LockName =
   | 'iova_rwsem'
   | 'tdx_lock'
   | 'sev_bitmap_lock'
-  | 'sev_mirror_lock';
+  | 'sev_mirror_lock'
+  | 'sev_cmd_mutex';
 
 /** Places at which another task may run: before and after each lock is taken or released, and these. */
 export type HandOverPoint = LockName | 'fput' | 'synchronize_srcu' | 'page_fault';

@@ -66,8 +66,12 @@ export class SimulatorMachine extends Syscalls {
     return performBy(HANDLERS, this, command);
   }
 
+  facts(): Facts {
+    return this.simulated();
+  }
+
   /** The same object as before where nothing has changed. A reference that is left on its way marks nothing stale. */
-  facts(): Simulated & Facts {
+  protected simulated(): Simulated & Facts {
     if (this.known === undefined || this.stale !== 0 || this.pins.size > 0) {
       const facts = collectFacts(this, this.known);
       this.known = this.has('direct-map') ? { ...facts, ...directMapFacts(this) } : facts;

@@ -131,7 +131,7 @@ export abstract class Mm extends Files {
     }
     const hole = vma.ptes.nextFilled(page, vma.pages) - page;
     const most = Math.min(max, hole);
-    const folio = vma.file.kind === 'secret' ? this.secretmemFault(vma, page) : this.faultUserMapping(vma, page, most);
+    const folio = vma.file.kind === 'gmem' ? this.faultUserMapping(vma, page, most) : this.anonymousFault(vma, page);
     if (typeof folio === 'string') return folio;
     // __do_fault()
     if (this.poisoned.has(folio.frame)) {
@@ -143,8 +143,8 @@ export abstract class Mm extends Files {
     return folio;
   }
 
-  /** mm/secretmem.c: secretmem_fault(). No mapping is longer than its file. */
-  private secretmemFault({ file: { inode }, pgoff }: Vma, page: number): Folio {
+  /** mm/shmem.c: shmem_fault(), mm/secretmem.c: secretmem_fault(). No mapping is longer than its file. */
+  private anonymousFault({ file: { inode }, pgoff }: Vma, page: number): Folio {
     const index = pgoff + page;
     const run = inode.pageCache.find(index);
     if (run !== undefined) {

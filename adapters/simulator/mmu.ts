@@ -85,9 +85,14 @@ export abstract class Mmu extends Mm {
     return kvm.mmuInvalidateSeq !== seq;
   }
 
+  /** arch/x86/kvm/x86.c: kvm_arch_guest_memory_reclaimed() calls kvm_x86_ops.guest_memory_reclaimed(), if there is one. */
+  kvmArchGuestMemoryReclaimed(_kvm: Kvm): void {
+    // Where caches know nothing of guests there is nothing to do.
+  }
+
   /**
    * kvm_handle_hva_range(): calls `handler` with mmu_lock held for each range of guest frames that the virtual pages
-   * back; the first time, `onLock` before it.
+   * back; the first time, `onLock` before it. Whether there was one.
    */
   kvmHandleHvaRange(
     kvm: Kvm,
@@ -95,7 +100,7 @@ export abstract class Mmu extends Mm {
     endPage: number,
     onLock: () => void,
     handler?: (range: GfnRange) => void,
-  ): void {
+  ): boolean {
     let found = false;
     for (const slots of kvm.memslots) {
       for (const slot of slots.values()) {
@@ -112,6 +117,7 @@ export abstract class Mmu extends Mm {
       }
     }
     if (found) this.unlock(kvm.mmuLock);
+    return found;
   }
 
   /** kvm_mmu_notifier_invalidate_range_start(), for each VM: all belong to the one process. */
@@ -119,13 +125,14 @@ export abstract class Mmu extends Mm {
     for (const kvm of this.vmList) {
       kvm.mnActiveInvalidateCount++;
       this.gfnToPfnCacheInvalidate(kvm, start, end);
-      this.kvmHandleHvaRange(
+      const found = this.kvmHandleHvaRange(
         kvm,
         start,
         end,
         () => this.kvmMmuInvalidateStart(kvm),
         (range) => this.kvmMmuUnmapGfnRange(kvm, range),
       );
+      if (found) this.kvmArchGuestMemoryReclaimed(kvm);
     }
   }
 

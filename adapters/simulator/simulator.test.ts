@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { FALLOC, GMEM_FLAG, KVM_MEM, VM_TYPE } from '../../model/core/abi.ts';
+import type { FactParts } from '../../model/core/facts.ts';
 import type { Outcome } from '../../model/core/outcome.ts';
 import { printOutcome } from '../../model/core/outcome.ts';
 import { FULL_MACHINE, profileById } from '../../model/core/profile.ts';
@@ -76,8 +77,8 @@ class Host {
   prefault(vcpu: string, page: bigint, pages: bigint): string {
     return this.run('vcpu.prefault', { vcpu, gpa: page * PAGE, size: pages * PAGE, flags: 0n });
   }
-  get facts() {
-    return this.machine.facts();
+  get facts(): FactParts {
+    return this.machine.facts() as FactParts;
   }
 }
 

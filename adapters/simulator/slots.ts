@@ -182,6 +182,7 @@ export abstract class Slots extends Gmem {
     invalid.lpageInfo = old.lpageInfo;
     this.kvmReplaceMemslot(kvm, old, invalid);
     this.kvmArchFlushShadowMemslot(kvm, old);
+    this.kvmArchGuestMemoryReclaimed(kvm);
     return invalid;
   }
 

@@ -79,6 +79,7 @@ export abstract class Vms extends PageWalk {
     this.vmList.delete(kvm);
     // mmu_notifier_unregister() calls kvm_flush_shadow_all().
     this.kvmMmuZapAll(kvm);
+    this.kvmArchGuestMemoryReclaimed(kvm);
     this.kvmArchVcpuDestroy(kvm);
     kvm.vcpus.clear();
     this.vmDestroy(kvm);

@@ -185,7 +185,10 @@ export interface TdPageFact {
 export interface LineFact {
   readonly frame: number;
   readonly line: number;
-  /** `foreign`: in a page of a TD, written under the shared key; `keyed`: in no page of a TD, under a private key still. */
+  /**
+   * `foreign`: in a page of a TD, written under the shared key; `keyed`: in no page of a guest, under a private key still, or,
+   * in a cache, to be written back under one.
+   */
   readonly state: 'foreign' | 'keyed' | 'poisoned';
 }
 
@@ -314,6 +317,21 @@ export interface PinFact {
   readonly count: number;
 }
 
+/** What KVM did of a VM's end without letting others run in between. */
+export interface StretchFact {
+  readonly vm: Label;
+  /** Regions that were given back in a row. */
+  readonly regions: number;
+}
+
+/** A vCPU whose save area was encrypted. */
+export interface SaveAreaFact {
+  readonly vm: Label;
+  readonly vcpu: number;
+  /** Its registers are others than those that were encrypted. */
+  readonly stale: boolean;
+}
+
 /** Every part that facts can have. */
 export interface FactParts {
   readonly vms: readonly VmFact[];
@@ -369,6 +387,10 @@ export interface FactParts {
   readonly keyUsers: readonly KeyUserFact[];
   readonly regions: readonly RegionFact[];
   readonly pins: readonly PinFact[];
+  /** Since the last command, in order. */
+  readonly stretches: readonly StretchFact[];
+  /** Since the last command, in order. */
+  readonly saveAreas: readonly SaveAreaFact[];
   /** Writes or reads outside of an array that the machine made since the last command, in words. */
   readonly outOfBounds: readonly string[];
 }
@@ -396,7 +418,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   stageTwo: MACHINES,
   user: GUEST_MEMORY,
   poisoned: MACHINES,
-  free: MACHINES,
+  free: [...MACHINES, ...SEV],
   orphans: GUEST_MEMORY,
   firstTouches: GUEST_MEMORY,
   absent: [...DIRECT_MAP, ...MC],
@@ -407,7 +429,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   hvaCaches: DIRECT_MAP,
   shareEvents: DIRECT_MAP,
   tdPages: TD,
-  lines: [...TD, ...MC],
+  lines: [...TD, ...MC, ...SEV],
   keys: [...TD, ...SEV],
   hostMaps: [...TD, ...MC],
   hostWrites: TD,
@@ -428,6 +450,8 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   keyUsers: SEV,
   regions: SEV,
   pins: SEV,
+  stretches: SEV,
+  saveAreas: SEV,
 };
 
 /** Whether there is in the profile what the part speaks of. */
@@ -444,7 +468,7 @@ export type McPart = 'guests' | 'cpus' | 'tasks' | 'guestPages' | 'backing' | 't
 export type StatusPart = 'announced' | 'records' | 'statusWork' | 'hypercalls';
 
 /** Parts about SEV guests and their keys, which other systems have not. */
-export type SevPart = 'keyUsers' | 'regions' | 'pins';
+export type SevPart = 'keyUsers' | 'regions' | 'pins' | 'stretches' | 'saveAreas';
 
 /** What a target sees of itself. */
 export type Facts = Partial<FactParts>;

@@ -134,6 +134,8 @@ const conceded = (why: string, ...invariants: readonly string[]): readonly Conce
 
 const LINUX_SOURCE = 'virt/kvm, arch/x86/kvm, fs, mm';
 
+const NOT_WRITTEN_BACK =
+  'Memory that user space maps is given back through sev_guest_memory_reclaimed(), and guest_memfd’s through sev_gmem_make_shared(), which passes over pages that are not assigned in the RMP: those of guests of SEV and SEV-ES keep dirty lines in caches.';
 const FLUSHED = 'A page that becomes uncacheable is flushed line by line, whether it is there or not.';
 const FLUSHED_IN_GUEST =
   'The page is not there any more, so that the flush is answered with a second machine check, in the kernel, which panics.';
@@ -166,6 +168,7 @@ export const PROFILES: readonly Profile[] = [
     title: 'Linux 7.3 with KVM_LINK_GUEST_MEMFD: several files on one inode',
     release: [7, 3, 4],
     features: ['gmem-link'],
+    concedes: conceded(NOT_WRITTEN_BACK, 'memory/free-is-present'),
     source: 'RFC v2 "New KVM ioctl to link a gmem inode to a new gmem file", May 2025, on 7.3.4',
   },
   {

@@ -80,6 +80,16 @@ const pinned = clause(['regions', 'pins'], ({ after: { regions, pins } }) => {
   return undefined;
 });
 
+const others = clause(['stretches'], ({ after: { stretches } }) => {
+  const long = stretches.find(({ regions }) => regions > 1);
+  return long && `${long.regions} regions of ${long.vm} were given back before anybody else could run`;
+});
+
+const stable = clause(['saveAreas'], ({ after: { saveAreas } }) => {
+  const torn = saveAreas.find(({ stale }) => stale);
+  return torn && `vCPU ${torn.vcpu} of ${torn.vm} has other registers than those that were encrypted`;
+});
+
 const SEV: Condition = { realm: 'sev' };
 const SEED = 'Christopherson and Tng on "KVM: Add KVM_CREATE_GUEST_MEMFD ioctl()", September 2023';
 
@@ -105,5 +115,19 @@ export const keyInvariants: readonly Invariant[] = [
     source: 'arch/x86/kvm/svm/sev.c: sev_mem_enc_register_region(), sev_migrate_from(), sev_vm_destroy()',
     only: SEV,
     clauses: [pinned],
+  },
+  {
+    id: 'key/end-yields',
+    sentence: 'A guest ends region by region, with others running in between, however many it has.',
+    source: 'arch/x86/kvm/svm/sev.c: sev_vm_destroy(); CVE-2020-36311',
+    only: SEV,
+    clauses: [others],
+  },
+  {
+    id: 'key/save-area-stable',
+    sentence: 'The registers of a vCPU do not change while they are encrypted.',
+    source: 'arch/x86/kvm/svm/sev.c: sev_es_sync_vmsa(), snp_launch_update_vmsa(); CVE-2026-31591',
+    only: SEV,
+    clauses: [stable],
   },
 ];

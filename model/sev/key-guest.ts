@@ -6,8 +6,9 @@ import { pick, pickOr } from '../core/random.ts';
 import { known, withEntry, type State } from '../core/state.ts';
 import type { SevPage, SevVm } from '../core/state-sev.ts';
 import { defineTransition, type ArgsOf, type DrawContext, type Guard } from '../core/transition.ts';
-import { VCPUS, vmOf, withMachine } from './key-machine.ts';
+import { vmOf, withMachine } from './key-machine.ts';
 import { SEV, vcpu, vm } from './key-rows.ts';
+import { behind, deadVcpu, noVcpu, openVcpus } from './key-vcpus.ts';
 
 const GFNS = ['0', '1', '2', '3', '4', '5'] as const;
 /** Guest frames below this one are pages of the arena. */
@@ -16,14 +17,6 @@ const FIRST_OF_SLOTS = 4;
 const gfn = choice(...GFNS);
 const accessDomains = { vm, vcpu, gfn } as const;
 type Access = ArgsOf<typeof accessDomains>;
-
-/** A vCPU is named by its own descriptor, and so is one of a VM whose descriptor is closed. */
-const vmBehind = ({ sev }: State, { vm: label, vcpu: id }: Access): SevVm | undefined => {
-  const found = sev.vms.get(label);
-  return found?.vcpus.get(id)?.isOpen === true ? found : undefined;
-};
-
-const behind = (args: Access, state: State): SevVm => vmBehind(state, args) as SevVm;
 
 const isCovered = ({ isActive, isEs, isSnp, context, vcpus }: SevVm, id: string): boolean =>
   isActive && !isSnp && context !== undefined && (!isEs || vcpus.get(id)?.isEncrypted === true);
@@ -52,9 +45,9 @@ const ofAccess = <A extends Access>(row: Guard<A>): Guard<A> => ({
   violate: (args, state, random) =>
     pickOr(
       random,
-      [...state.sev.vms.keys()]
-        .flatMap((label) => VCPUS.flatMap((id) => GFNS.map((at): A => ({ ...args, vm: label, vcpu: id, gfn: at }))))
-        .filter((each) => vmBehind(state, each) !== undefined && row.violated(each, state)),
+      openVcpus(state)
+        .flatMap((each) => GFNS.map((at): A => ({ ...args, ...each, gfn: at })))
+        .filter((each) => row.violated(each, state)),
     ),
 });
 
@@ -62,20 +55,8 @@ const RUN = 'arch/x86/kvm/x86.c: kvm_arch_vcpu_ioctl_run()';
 
 function accessRows<A extends Access>(command: string, isStore: boolean): readonly Guard<A>[] {
   return [
-    {
-      id: `${command}/no-vcpu`,
-      unmodelled: 'what is made of a descriptor that is not open is a matter of all ioctls',
-      when: 'the vCPU was not created, or its descriptor is closed',
-      source: 'fs/file.c: fdget()',
-      violated: (args, state) => vmBehind(state, args) === undefined,
-    },
-    ofAccess<A>({
-      id: `${command}/dead`,
-      errno: 'EIO',
-      when: 'the context of the VM was moved to another',
-      source: 'virt/kvm/kvm_main.c: kvm_vcpu_ioctl()',
-      violated: (args, state) => behind(args, state).isDead,
-    }),
+    noVcpu<A>(command),
+    deadVcpu<A>(command),
     ofAccess<A>({
       id: `${command}/needs-init`,
       errno: 'EINVAL',
@@ -112,13 +93,10 @@ function accessRows<A extends Access>(command: string, isStore: boolean): readon
 }
 
 function drawAccess({ random, state }: DrawContext): Access | undefined {
-  const choices = [...state.sev.vms].flatMap(([label, each]) =>
-    VCPUS.filter((id) => each.vcpus.get(id)?.isOpen === true && isCovered(each, id)).map((id) => ({
-      vm: label,
-      vcpu: id,
-    })),
+  const chosen = pickOr(
+    random,
+    openVcpus(state).filter((each) => isCovered(behind(each, state), each.vcpu)),
   );
-  const chosen = pickOr(random, choices);
   return chosen && { ...chosen, gfn: pick(random, ['0', '0', '1', '2', '4', '4', '5']) };
 }
 

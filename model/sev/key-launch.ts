@@ -1,7 +1,7 @@
 /** The launch of an SEV guest: commands of KVM_MEMORY_ENCRYPT_OP that end in the firmware. */
 import { PAGE_MASK, PAGE_SIZE } from '../core/abi.ts';
 import { choice, u32 } from '../core/domain.ts';
-import { pick } from '../core/random.ts';
+import { pick, type Random } from '../core/random.ts';
 import { ARENA, ARENA_PAGES, withEntry, type State } from '../core/state.ts';
 import type { SevPage, SevVm } from '../core/state-sev.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
@@ -12,7 +12,6 @@ import {
   chooseVm,
   drawVm,
   encryptRows,
-  KIND,
   notForSnp,
   notSev,
   onVm,
@@ -23,7 +22,7 @@ import {
   type OnVm,
 } from './key-rows.ts';
 
-const FIRMWARE = 'SEV API, chapter 6';
+export const FIRMWARE = 'SEV API, chapter 6';
 
 /** States of a context. */
 export const LAUNCHED = { UPDATE: 1, SECRET: 2, RUNNING: 3 } as const;
@@ -69,7 +68,32 @@ const goesOn = (to: number) => (args: OnVm, state: State) => {
   return { state: withMachine(state, { contexts: withEntry(state.sev.contexts, context as number, { state: to }) }) };
 };
 
-const startDomains = { vm, device: choice('sev', 'other') } as const;
+/** A descriptor of /dev/sev, or of another file. */
+export const device = choice('sev', 'other');
+
+interface OnDevice extends OnVm {
+  readonly device: string;
+}
+
+/** What KVM makes of EBADF, which its firmware driver answers. */
+export const otherDevice = <A extends OnDevice>(
+  command: string,
+  errno: 'EBADF' | 'ENOTTY',
+  source?: string,
+): Guard<A> => ({
+  id: `${command}/other-device`,
+  errno,
+  when: '`sev_fd` is no descriptor of /dev/sev',
+  source: `drivers/crypto/ccp/sev-dev.c: sev_issue_cmd_external_user()${source === undefined ? '' : `; ${source}`}`,
+  violated: (args) => args.device === 'other',
+  violate: (args) => ({ ...args, device: 'other' }),
+});
+
+/** Mostly the right one. */
+export const drawDevice = (random: Random): 'sev' | 'other' =>
+  pick(random, ['sev', 'sev', 'sev', 'sev', 'sev', 'other']);
+
+const startDomains = { vm, device } as const;
 type Start = ArgsOf<typeof startDomains>;
 
 export const sevLaunchStart = defineTransition({
@@ -87,14 +111,7 @@ export const sevLaunchStart = defineTransition({
     ...encryptRows<Start>('sev.launch-start'),
     notForSnp<Start>('sev.launch-start'),
     notSev<Start>('sev.launch-start'),
-    {
-      id: 'sev.launch-start/other-device',
-      errno: 'EBADF',
-      when: '`sev_fd` is no descriptor of /dev/sev',
-      source: 'drivers/crypto/ccp/sev-dev.c: sev_issue_cmd_external_user()',
-      violated: ({ device }) => device === 'other',
-      violate: (args) => ({ ...args, device: 'other' }),
-    },
+    otherDevice<Start>('sev.launch-start', 'EBADF'),
     {
       id: 'sev.launch-start/fails',
       errno: 'EIO',
@@ -136,7 +153,7 @@ export const sevLaunchStart = defineTransition({
     const drawn = drawVm(
       ({ isActive, isSnp, owner, context: has }) => isActive && !isSnp && owner === undefined && has === undefined,
     )(context);
-    return drawn && { ...drawn, device: pick(context.random, ['sev', 'sev', 'sev', 'sev', 'sev', 'other']) };
+    return drawn && { ...drawn, device: drawDevice(context.random) };
   },
 });
 
@@ -194,64 +211,6 @@ export const sevLaunchUpdateData = defineTransition({
     const offset = BigInt(pick(random, [0, 0, 1, 2, 3, ARENA_PAGES - 1])) * PAGE_SIZE;
     return { vm: label, addr: { base: ARENA, offset }, len: pick(random, [1n, 1n, 2n]) * PAGE_SIZE };
   },
-});
-
-const isToDo = ({ vcpus }: SevVm): boolean => vcpus.size > 0;
-
-export const sevLaunchUpdateVmsa = defineTransition({
-  name: 'sev.launch-update-vmsa',
-  realm: 'sev',
-  summary: 'Encrypts the save areas of all vCPUs, each once.',
-  does: '`KVM_MEMORY_ENCRYPT_OP` with KVM_SEV_LAUNCH_UPDATE_VMSA',
-  source: `${SEV}: sev_launch_update_vmsa(), __sev_launch_update_vmsa()`,
-  args: { vm },
-  mayAlso: [],
-  weight: 4,
-  guards: [
-    ...encryptRows<OnVm>('sev.launch-update-vmsa', true),
-    notForSnp<OnVm>('sev.launch-update-vmsa'),
-    onVm<OnVm>({
-      id: 'sev.launch-update-vmsa/not-es',
-      group: KIND,
-      errno: 'ENOTTY',
-      when: 'the VM is no SEV-ES guest',
-      isSo: ({ isActive, isEs }) => !isActive || !isEs,
-    }),
-    aimed<OnVm>({
-      id: 'sev.launch-update-vmsa/again',
-      group: KIND,
-      errno: 'EINVAL',
-      when: 'the first vCPU is encrypted',
-      source: `${SEV}: sev_es_sync_vmsa()`,
-      violated: ({ vm: label }, state) => [...vmOf(state, label).vcpus.values()][0]?.isEncrypted === true,
-    }),
-    onVm<OnVm>({
-      id: 'sev.launch-update-vmsa/no-device',
-      errno: 'EBADF',
-      when: 'there are vCPUs, and KVM has no descriptor of /dev/sev',
-      source: `${SEV}: __sev_issue_cmd()`,
-      isSo: (each) => isToDo(each) && !each.hasDevice,
-    }),
-    aimed<OnVm>({
-      id: 'sev.launch-update-vmsa/state',
-      errno: 'EIO',
-      when: 'there are vCPUs, and the context is not in the state LUPDATE',
-      source: FIRMWARE,
-      violated: ({ vm: label }, state) =>
-        isToDo(vmOf(state, label)) && contextState(state, vmOf(state, label)) !== LAUNCHED.UPDATE,
-    }),
-  ],
-  accepts: [
-    {
-      id: 'sev.launch-update-vmsa/encrypted',
-      when: 'no vCPU is encrypted',
-      accept: ({ vm: label }, state) => {
-        const vcpus = [...vmOf(state, label).vcpus].map(([id, each]) => [id, { ...each, isEncrypted: true }] as const);
-        return { state: withVm(state, label, { vcpus: new Map(vcpus) }) };
-      },
-    },
-  ],
-  draw: drawVm(({ isEs, isSnp, vcpus }) => isEs && !isSnp && vcpus.size > 0),
 });
 
 export const sevLaunchMeasure = defineTransition({

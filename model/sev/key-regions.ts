@@ -1,12 +1,12 @@
 /** Memory of the process that a guest uses, pinned while it does. */
 import { PAGE_SIZE } from '../core/abi.ts';
-import { sameAddress, u64 } from '../core/domain.ts';
+import { choice, sameAddress, u64 } from '../core/domain.ts';
 import type { Observation } from '../core/outcome.ts';
 import { pick, pickOr } from '../core/random.ts';
-import { ARENA, type State } from '../core/state.ts';
+import { ARENA, withoutEntry, type State } from '../core/state.ts';
 import type { SevRegion } from '../core/state-sev.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
-import { vmOf, withVm } from './key-machine.ts';
+import { vmOf, withMachine, withVm } from './key-machine.ts';
 import { addr, chooseVm, dead, KIND, noVm, notSev, onVm, pagesOf, pinRows, SEV, vm } from './key-rows.ts';
 
 const regionDomains = { vm, addr, size: u64({ boundaries: [2n * PAGE_SIZE, 1n << 60n] }) } as const;
@@ -108,5 +108,49 @@ export const sevRegionDrop = defineTransition({
     return label === undefined || region === undefined
       ? undefined
       : { vm: label, addr: region.addr, size: region.size };
+  },
+});
+
+/** Guest frames 0 to 3 of every VM. */
+const GUEST_PAGES = ['0', '1', '2', '3'] as const;
+
+const discardDomains = { page: choice(...GUEST_PAGES) } as const;
+type Discard = ArgsOf<typeof discardDomains>;
+
+export const sevDiscard = defineTransition({
+  name: 'sev.discard',
+  realm: 'sev',
+  summary:
+    'The process gives a page of the arena back; caches of processors that ran its guests are written back before.',
+  does: '`madvise()` of the page `page` of the arena with MADV_REMOVE: who touches it next gets another one, of zeroes',
+  source: `virt/kvm/kvm_main.c: kvm_mmu_notifier_invalidate_range_start(); ${SEV}: sev_guest_memory_reclaimed()`,
+  args: discardDomains,
+  mayAlso: [],
+  weight: 2,
+  guards: [
+    {
+      id: 'sev.discard/registered',
+      unmodelled: 'a page that is pinned stays, and is then none that the process can name',
+      when: 'a region covers the page',
+      source: `${SEV}: sev_pin_user_pages()`,
+      violated: ({ page }: Discard, { sev }) =>
+        [...sev.vms.values()].some(({ regions }) =>
+          regions.some(({ start, end }) => start <= Number(page) && Number(page) < end),
+        ),
+    },
+  ],
+  accepts: [
+    {
+      id: 'sev.discard/discarded',
+      when: 'no region covers the page',
+      accept: ({ page }, state) => ({ state: withMachine(state, { pages: withoutEntry(state.sev.pages, page) }) }),
+    },
+  ],
+  draw: ({ random, state }) => {
+    const page = pickOr(
+      random,
+      GUEST_PAGES.filter((each) => state.sev.pages.has(each)),
+    );
+    return page === undefined ? undefined : { page };
   },
 });

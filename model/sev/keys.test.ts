@@ -70,9 +70,33 @@ describe('ASIDs', () => {
   });
 
   it('of SNP guests are lost where the firmware does not let go of the context', () => {
-    const snp = 'sev.vm vm=s type=snp\n' + init('s', 'init2') + 'sev.snp-start vm=s flags=0 policy=0x20000\n';
+    const snp =
+      'sev.vm vm=s type=snp\n' + init('s', 'init2') + 'sev.snp-start vm=s device=sev flags=0 policy=0x20000\n';
     expect(run(`${snp}sev.firmware-fails command=decommission\n${close('s')}`).at(-1)?.keys).toBe('1 leaked');
     expect(run(snp + close('s')).at(-1)?.keys).toBe('1 reclaim');
+  });
+});
+
+describe('registers', () => {
+  const vcpu = 'sev.vcpu vm=g vcpu=0\n';
+  const set = 'sev.set-regs vm=g vcpu=0 value=7\n';
+
+  it('can be set until an SNP guest is launched', () => {
+    const text = `sev.vm vm=g type=snp\n${init('g', 'init2')}${vcpu}sev.snp-start vm=g device=sev flags=0 policy=0x20000\n`;
+    const finish = 'sev.snp-finish vm=g flags=0\n';
+    expect(behind(text, set + finish + set + finish)).toEqual(['ok', 'ok', 'EINVAL', 'EINVAL']);
+  });
+
+  it('are set without effect where SEV-ES is no matter of the type', () => {
+    const text = plain('g') + init('g', 'es-init') + vcpu + start('g') + 'sev.launch-update-vmsa vm=g\n';
+    expect(behind(text, set)).toEqual(['ok']);
+  });
+});
+
+describe('a page that the process gives back', () => {
+  it('is one of zeroes afterwards, of no key', () => {
+    const text = store('o', 7) + 'sev.discard page=0\n' + load('o');
+    expect(behind(OWNER, text)).toEqual(['ok', 'ok', 'ciphertext']);
   });
 });
 

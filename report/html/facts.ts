@@ -92,6 +92,8 @@ const PARTS = {
   keyUsers: z.object({ vm: label, key: whole, owner: label.optional() }),
   regions: z.object({ vm: label, start: whole, end: whole }),
   pins: z.object({ page: whole, count: whole }),
+  stretches: z.object({ vm: label, regions: whole }),
+  saveAreas: z.object({ vm: label, vcpu: whole, stale: z.boolean() }),
   hypercalls: z.object({ guest: label, pending: z.boolean() }),
   statusWork: z.object({ guest: label, units: whole, bytes: whole, calls: whole, steps: whole }),
   outOfBounds: z.string(),

@@ -7,6 +7,7 @@ import { performBy, type Handlers } from '../machine.ts';
 import type { FailingCommand } from './firmware.ts';
 import type { SevInit } from './launch.ts';
 import { outcomeOf, SevMachine } from './machine.ts';
+import type { SevFd } from './objects.ts';
 
 export class SevHost extends SevMachine {
   protected override perform(command: AnyCommand): Outcome {
@@ -25,6 +26,12 @@ const vcpuLabel = (vm: Label, vcpu: string): Label => `${vm}/vcpu${vcpu}`;
 
 interface VmArgs {
   readonly vm: Label;
+}
+type Device = 'sev' | 'other';
+interface SnpStartArgs extends VmArgs {
+  readonly device: Device;
+  readonly flags: bigint;
+  readonly policy: bigint;
 }
 interface InitArgs extends VmArgs {
   readonly how: 'init' | 'es-init' | 'init2';
@@ -47,6 +54,8 @@ interface FileArgs extends VmArgs {
   readonly file: Label;
 }
 
+const fdOf = (device: Device): SevFd => (device === 'sev' ? '/dev/sev' : 'stdin');
+
 function init(machine: SevMachine, { vm, how, flags, features, ghcb }: InitArgs): Outcome {
   return machine.vmIoctl(vm, (kvm) => {
     if (how === 'init') return machine.sevMemEncIoctl(kvm, 'INIT', () => machine.sevGuestInit(kvm, 'INIT'));
@@ -61,11 +70,9 @@ const HANDLERS: Handlers<SevMachine> = {
   'sev.init': init,
   'sev.vcpu': (machine, { vm, vcpu }: VmArgs & { vcpu: string }) =>
     machine.vmIoctl(vm, (kvm) => machine.createVcpu(kvm, vcpuLabel(vm, vcpu), BigInt(vcpu))),
-  'sev.launch-start': (machine, { vm, device }: VmArgs & { device: 'sev' | 'other' }) =>
+  'sev.launch-start': (machine, { vm, device }: VmArgs & { device: Device }) =>
     machine.vmIoctl(vm, (kvm) =>
-      machine.sevMemEncIoctl(kvm, 'LAUNCH_START', () =>
-        machine.sevLaunchStart(kvm, device === 'sev' ? '/dev/sev' : 'stdin'),
-      ),
+      machine.sevMemEncIoctl(kvm, 'LAUNCH_START', () => machine.sevLaunchStart(kvm, fdOf(device))),
     ),
   'sev.launch-update-data': (machine, { vm, addr, len }: VmArgs & { addr: Address; len: bigint }) =>
     machine.vmIoctl(vm, (kvm) =>
@@ -96,10 +103,16 @@ const HANDLERS: Handlers<SevMachine> = {
         return typeof state === 'number' ? BigInt(state) : state;
       }),
     ),
-  'sev.snp-start': (machine, { vm, flags, policy }: VmArgs & { flags: bigint; policy: bigint }) =>
+  'sev.snp-start': (machine, { vm, device, flags, policy }: SnpStartArgs) =>
     machine.vmIoctl(vm, (kvm) =>
-      machine.sevMemEncIoctl(kvm, 'SNP_LAUNCH_START', () => machine.snpLaunchStart(kvm, flags, policy)),
+      machine.sevMemEncIoctl(kvm, 'SNP_LAUNCH_START', () => machine.snpLaunchStart(kvm, fdOf(device), flags, policy)),
     ),
+  'sev.snp-finish': (machine, { vm, flags }: VmArgs & { flags: bigint }) =>
+    machine.vmIoctl(vm, (kvm) =>
+      machine.sevMemEncIoctl(kvm, 'SNP_LAUNCH_FINISH', () => machine.snpLaunchFinish(kvm, flags)),
+    ),
+  'sev.set-regs': (machine, { vm, vcpu, value }: VmArgs & { vcpu: string; value: bigint }) =>
+    machine.vcpuIoctl(vcpuLabel(vm, vcpu), (each) => outcomeOf(machine.kvmArchVcpuIoctlSetRegs(each, value))),
   'sev.copy': (machine, { vm, from }: FromArgs) =>
     machine.vmIoctl(vm, (kvm) => outcomeOf(machine.sevVmCopyEncContextFrom(kvm, from))),
   'sev.move': (machine, { vm, from }: FromArgs) =>
@@ -108,6 +121,7 @@ const HANDLERS: Handlers<SevMachine> = {
     machine.vmIoctl(vm, (kvm) => outcomeOf(machine.sevMemEncRegisterRegion(kvm, machine.resolve(addr), size))),
   'sev.region-drop': (machine, { vm, addr, size }: RegionArgs) =>
     machine.vmIoctl(vm, (kvm) => outcomeOf(machine.sevMemEncUnregisterRegion(kvm, machine.resolve(addr), size))),
+  'sev.discard': (machine, { page }: { page: string }) => machine.madviseRemove(Number(page)),
   'sev.store': (machine, { vm, vcpu, gfn, value }: AccessArgs & { value: bigint }) =>
     machine.vcpuRun(vcpuLabel(vm, vcpu), BigInt(gfn), value),
   'sev.load': (machine, { vm, vcpu, gfn }: AccessArgs) => machine.vcpuRun(vcpuLabel(vm, vcpu), BigInt(gfn), undefined),

@@ -1,6 +1,7 @@
 /** What is true of a machine with SEV. Only looks, changes nothing. */
-import type { Facts, KeyFact } from '../../../model/core/facts.ts';
+import type { Facts, KeyFact, LineFact } from '../../../model/core/facts.ts';
 import { ARENA } from '../mm.ts';
+import { HWPOISON_ENTRY } from '../objects.ts';
 import { ASIDS } from './asids.ts';
 import type { SevInfo } from './objects.ts';
 import type { Sharing } from './sharing.ts';
@@ -19,6 +20,8 @@ export function sevFacts(machine: Sharing): Facts {
       }),
     ),
     pins: [...machine.pinCounts].map(([frame, count]) => ({ page: pageOf(frame), count })),
+    lines: keyedLines(machine),
+    saveAreas: [...machine.saveAreas],
   };
 }
 
@@ -34,8 +37,18 @@ function keyFact(machine: Sharing, key: number): KeyFact {
 const ownsAsid = ({ active, asid, encContextOwner }: SevInfo, key: number): boolean =>
   active && asid === key && encContextOwner === undefined;
 
-/** Pages of the arena, by frame. */
+/** Lines of free frames that are still to be written back, under a key that nobody has for them any more. */
+const keyedLines = ({ freeRuns, memory }: Sharing): readonly LineFact[] =>
+  memory.dirtyFrames
+    .filter((each) => freeRuns.some(({ frame, count }) => frame <= each && each < frame + count))
+    .map((frame) => ({ frame, line: 0, state: 'keyed' }));
+
+/** Pages of the arena, by frame. Those of regions are there: nobody takes them away. */
 function arenaPages(machine: Sharing): (frame: number) => number {
-  const delta = Number(machine.vmas.get(ARENA)?.ptes.get(0) ?? 0);
-  return (frame) => frame - delta;
+  const ptes = machine.vmas.get(ARENA)?.ptes.all ?? [];
+  return (frame) => {
+    for (const { start, end, value } of ptes)
+      if (value !== HWPOISON_ENTRY && start + value <= frame && frame < end + value) return frame - value;
+    return frame;
+  };
 }

@@ -81,7 +81,7 @@ export class Firmware {
     return this.failing.delete('df-flush') ? FAILED : undefined;
   }
 
-  /** LAUNCH_UPDATE_DATA and LAUNCH_UPDATE_VMSA: the key to encrypt under. */
+  /** LAUNCH_UPDATE_DATA, LAUNCH_UPDATE_VMSA, SNP_LAUNCH_UPDATE: the key to encrypt under. */
   launchUpdate(handle: number): number | Errno {
     const context = this.contexts.get(handle);
     return context?.state === 1 ? context.key : FAILED;
@@ -93,6 +93,11 @@ export class Firmware {
 
   launchFinish(handle: number): Errno | undefined {
     return this.advance(handle, 2, 3);
+  }
+
+  /** SNP_LAUNCH_FINISH */
+  snpLaunchFinish(handle: number): Errno | undefined {
+    return this.advance(handle, 1, 3);
   }
 
   guestStatus(handle: number): GuestState | Errno {

@@ -1,8 +1,10 @@
 /** KVM_MEMORY_ENCRYPT_OP: a guest gets its context, and its first memory. Source: arch/x86/kvm/svm/sev.c. */
 import { PAGE_MASK, VM_TYPE } from '../../../model/core/abi.ts';
+import type { SaveAreaFact } from '../../../model/core/facts.ts';
 import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
+import { newLock } from '../kernel.ts';
 import type { Kvm, Vcpu } from '../objects.ts';
-import type { SevInfo } from './objects.ts';
+import type { SevFd, SevInfo } from './objects.ts';
 import { Pins } from './pins.ts';
 import { SNP_ACTIVE } from './svm.ts';
 
@@ -14,10 +16,6 @@ const SUPPORTED_VMSA_FEATURES = 1n << 5n;
 
 /** Documentation/virt/kvm/x86/amd-memory-encryption.rst: address and length of LAUNCH_UPDATE_DATA. */
 const FIRMWARE_ALIGNMENT = 16n;
-
-/** snp_supported_policy_bits, and SNP_POLICY_MASK_RSVD_MBO */
-const POLICY_BITS = (1n << 25n) - 1n;
-const POLICY_MUST_BE_ONE = 1n << 17n;
 
 /** struct kvm_sev_init */
 export interface SevInit {
@@ -36,11 +34,20 @@ export type SevCommand =
   | 'LAUNCH_MEASURE'
   | 'LAUNCH_FINISH'
   | 'GUEST_STATUS'
-  | 'SNP_LAUNCH_START';
+  | SnpCommand;
+
+/** Those from KVM_SEV_SNP_LAUNCH_START on, which alone an SNP guest takes. */
+export type SnpCommand = 'SNP_LAUNCH_START' | 'SNP_LAUNCH_FINISH';
+
+const isOfSnp = (command: SevCommand): command is SnpCommand => command.startsWith('SNP_');
 
 const FROM_MIRROR: ReadonlySet<SevCommand> = new Set(['LAUNCH_UPDATE_VMSA', 'GUEST_STATUS']);
 
 export abstract class Launch extends Pins {
+  private readonly sevCmdMutex = newLock('sev_cmd_mutex');
+  /** Save areas that were encrypted since the last command. */
+  readonly saveAreas: SaveAreaFact[] = [];
+
   /** sev_mem_enc_ioctl(): what every command is held against first, and then `run`. */
   sevMemEncIoctl(kvm: Kvm, command: SevCommand, run: () => Errno | undefined | bigint): Outcome {
     this.lock(kvm.lock);
@@ -51,7 +58,7 @@ export abstract class Launch extends Pins {
 
   private sevMemEncRefuses(kvm: Kvm, command: SevCommand): Errno | undefined {
     if (this.isMirroringEncContext(kvm) && !this.isCmdAllowedFromMirror(command)) return 'EINVAL';
-    return this.sevSnpGuest(kvm) && command !== 'SNP_LAUNCH_START' ? 'EPERM' : undefined;
+    return this.sevSnpGuest(kvm) && !isOfSnp(command) ? 'EPERM' : undefined;
   }
 
   /** is_cmd_allowed_from_mirror() */
@@ -98,9 +105,13 @@ export abstract class Launch extends Pins {
     return type !== VM_TYPE.SNP || ghcbVersion !== GHCB_VERSION_MIN;
   }
 
-  /** sev_issue_cmd(): the command goes to the firmware if the descriptor is that of /dev/sev. */
+  /** sev_issue_cmd(): the command goes to the firmware if the descriptor is that of /dev/sev. One goes at a time. */
   sevIssueCmd<T>({ fd }: Pick<SevInfo, 'fd'>, run: () => T): T | 'EBADF' {
-    return fd === '/dev/sev' ? run() : 'EBADF';
+    if (fd !== '/dev/sev') return 'EBADF';
+    this.lock(this.sevCmdMutex);
+    const result = run();
+    this.unlock(this.sevCmdMutex);
+    return result;
   }
 
   /** sev_launch_start() */
@@ -163,27 +174,41 @@ export abstract class Launch extends Pins {
     if (!this.sevEsGuest(kvm)) return 'ENOTTY';
     this.kvmLockAllVcpus(kvm);
     let error: Errno | undefined;
+    const sev = this.toKvmSevInfo(kvm);
     for (const vcpu of kvm.vcpus.values()) {
-      error = this.sevLaunchUpdateVmsaOf(kvm, vcpu);
+      error = this.encryptVmsa(kvm, vcpu, sev.fd, sev.handle);
       if (error !== undefined) break;
     }
     this.kvmUnlockAllVcpus(kvm);
     return error;
   }
 
-  /** __sev_launch_update_vmsa() */
-  private sevLaunchUpdateVmsaOf(kvm: Kvm, vcpu: Vcpu): Errno | undefined {
+  /** __sev_launch_update_vmsa(), and what a step of snp_launch_update_vmsa() does: the registers as they are, encrypted. */
+  protected encryptVmsa(kvm: Kvm, vcpu: Vcpu, fd: SevFd, handle: number): Errno | undefined {
     if (!this.sevEsSyncVmsa(vcpu)) return 'EINVAL';
-    const sev = this.toKvmSevInfo(kvm);
-    const key = this.sevIssueCmd(sev, () => this.firmware.launchUpdate(sev.handle));
+    const key = this.sevIssueCmd({ fd }, () => this.firmware.launchUpdate(handle));
     if (typeof key === 'string') return key;
-    this.toSvm(vcpu).guestStateProtected = true;
+    const svm = this.toSvm(vcpu);
+    svm.guestStateProtected = true;
+    this.saveAreas.push({ vm: kvm.label, vcpu: Number(vcpu.vcpuId), stale: svm.vmsa !== svm.registers });
     return undefined;
   }
 
   /** sev_es_sync_vmsa(): what is encrypted cannot be filled in again. */
   sevEsSyncVmsa(vcpu: Vcpu): boolean {
-    return !this.toSvm(vcpu).guestStateProtected;
+    const svm = this.toSvm(vcpu);
+    if (svm.guestStateProtected) return false;
+    svm.vmsa = svm.registers;
+    return true;
+  }
+
+  /** kvm_arch_vcpu_ioctl_set_regs(). Only types of their own have `has_protected_state`. */
+  kvmArchVcpuIoctlSetRegs(vcpu: Vcpu, value: bigint): Errno | undefined {
+    const { type } = this.kvms.at(vcpu.kvm);
+    const svm = this.toSvm(vcpu);
+    if ((type === VM_TYPE.SEV_ES || type === VM_TYPE.SNP) && svm.guestStateProtected) return 'EINVAL';
+    svm.registers = value;
+    return undefined;
   }
 
   /** sev_launch_measure(), sev_launch_finish(), sev_guest_status(): what the firmware says of the context. */
@@ -191,26 +216,6 @@ export abstract class Launch extends Pins {
     if (!this.sevGuest(kvm)) return 'ENOTTY';
     const sev = this.toKvmSevInfo(kvm);
     return this.sevIssueCmd(sev, () => command(sev.handle));
-  }
-
-  /** snp_launch_start() */
-  snpLaunchStart(kvm: Kvm, flags: bigint, policy: bigint): Errno | undefined {
-    const sev = this.toKvmSevInfo(kvm);
-    if (!this.sevSnpGuest(kvm)) return 'ENOTTY';
-    if (sev.snpContext !== undefined || flags !== 0n) return 'EINVAL';
-    if ((policy & ~POLICY_BITS) !== 0n || (policy & POLICY_MUST_BE_ONE) === 0n) return 'EINVAL';
-    sev.snpContext = this.firmware.snpGctxCreate();
-    const error = this.firmware.snpLaunchStart(sev.snpContext) ?? this.firmware.activate(sev.snpContext, sev.asid);
-    if (error !== undefined) this.snpDecommissionContext(sev);
-    return error;
-  }
-
-  /** snp_decommission_context() */
-  snpDecommissionContext(sev: SevInfo): Errno | undefined {
-    if (sev.snpContext === undefined) return undefined;
-    const error = this.firmware.decommission(sev.snpContext);
-    if (error === undefined) sev.snpContext = undefined;
-    return error;
   }
 
   /** virt/kvm/kvm_main.c: kvm_lock_all_vcpus() */

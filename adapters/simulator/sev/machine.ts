@@ -1,9 +1,8 @@
 /** The host of guests with SEV: how they come and go, and what is true of the machine. Source: arch/x86/kvm/svm/sev.c. */
 import { PAGE_SHIFT, PAGE_SIZE } from '../../../model/core/abi.ts';
-import type { Facts } from '../../../model/core/facts.ts';
+import type { Facts, StretchFact } from '../../../model/core/facts.ts';
 import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
-import type { Simulated } from '../facts.ts';
 import { ARENA } from '../mm.ts';
 import type { Kvm, Vcpu } from '../objects.ts';
 import type { MemoryRegion } from '../slots.ts';
@@ -13,6 +12,10 @@ import { Sharing } from './sharing.ts';
 export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export class SevMachine extends Sharing {
+  /** What was done without letting others run, since the last command. */
+  private readonly stretches: StretchFact[] = [];
+  private sinceResched = 0;
+
   /** sev_vm_destroy() */
   protected override vmDestroy(kvm: Kvm): void {
     const sev = this.toKvmSevInfo(kvm);
@@ -31,13 +34,36 @@ export class SevMachine extends Sharing {
 
   ownerDestroy(kvm: Kvm): void {
     const sev = this.toKvmSevInfo(kvm);
-    for (const region of [...(sev.regionsList ?? [])]) this.unregisterEncRegionLocked(kvm, region);
+    this.unregisterAll(kvm);
     if (!this.sevSnpGuest(kvm)) this.sevUnbindAsid(sev.handle);
     else if (this.snpDecommissionContext(sev) !== undefined) {
       this.leakedAsids.set(sev.asid, kvm.label);
       return;
     }
     this.sevAsidFree(sev.asid);
+  }
+
+  /** The regions of a VM that goes, of which there may be as many as the VMM likes. */
+  private unregisterAll(kvm: Kvm): void {
+    this.sinceResched = 0;
+    let regions = 0;
+    for (const region of [...(this.toKvmSevInfo(kvm).regionsList ?? [])]) {
+      this.unregisterEncRegionLocked(kvm, region);
+      regions = Math.max(regions, ++this.sinceResched);
+      this.condResched();
+    }
+    if (regions > 0) this.stretches.push({ vm: kvm.label, regions });
+  }
+
+  /** cond_resched() */
+  condResched(): void {
+    this.sinceResched = 0;
+  }
+
+  override forgetEvents(): void {
+    super.forgetEvents();
+    this.stretches.length = 0;
+    this.saveAreas.length = 0;
   }
 
   /** KVM_CREATE_VM, and the slot that every VM here has. */
@@ -68,14 +94,28 @@ export class SevMachine extends Sharing {
     return created;
   }
 
-  /** kvm_vcpu_ioctl(): KVM_RUN */
-  vcpuRun(label: Label, gfn: bigint, value: bigint | undefined): Outcome {
-    return this.withVcpu(label, (vcpu: Vcpu) =>
-      this.toKvmSevInfo(this.kvms.at(vcpu.kvm)).vmDead ? fails('EIO') : this.kvmRun(vcpu, gfn << PAGE_SHIFT, value),
+  /** kvm_vcpu_ioctl() */
+  vcpuIoctl(label: Label, run: (vcpu: Vcpu) => Outcome): Outcome {
+    return this.withVcpu(label, (vcpu) =>
+      this.toKvmSevInfo(this.kvms.at(vcpu.kvm)).vmDead ? fails('EIO') : run(vcpu),
     );
   }
 
-  override facts(): Simulated & Facts {
-    return { ...super.facts(), ...sevFacts(this) };
+  /** KVM_RUN */
+  vcpuRun(label: Label, gfn: bigint, value: bigint | undefined): Outcome {
+    return this.vcpuIoctl(label, (vcpu) => this.kvmRun(vcpu, gfn << PAGE_SHIFT, value));
+  }
+
+  /** mm/madvise.c: madvise_remove(), mm/shmem.c: shmem_fallocate(), of one page of the arena */
+  madviseRemove(page: number): Outcome {
+    const arena = this.vmas.get(ARENA);
+    if (arena !== undefined) this.truncateInodePagesRange(arena.file.inode, page, page + 1);
+    return ok();
+  }
+
+  /** Not what is resident: pages of the process come and go with whoever touches them. */
+  override facts(): Facts {
+    const { vms, files, inodes, slots, free } = this.simulated();
+    return { vms, files, inodes, slots, free, ...sevFacts(this), stretches: [...this.stretches] };
   }
 }

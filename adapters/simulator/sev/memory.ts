@@ -1,8 +1,8 @@
 /**
  * Memory whose pages are under keys, behind caches that are coherent between keys but tag lines with ASIDs. A line that stays
- * behind when its ASID is given to another guest is a hit for that guest. A page is told by its first word. Memory is
- * written through: writing lines back (WBNOINVD) changes nothing that anybody could see here. Source: AMD64 Architecture
- * Programmer's Manual, volume 2, 7.10.6 and 15.34.
+ * behind when its ASID is given to another guest is a hit for that guest. A page is told by its first word. Loads and stores
+ * see memory as if it were written through; who gets a page that has a dirty line finds in it one day what that line held.
+ * Source: AMD64 Architecture Programmer's Manual, volume 2, 7.10.6 and 15.34.
  */
 export type Word = bigint | 'ciphertext';
 
@@ -14,6 +14,8 @@ interface Page {
 
 interface Line extends Page {
   readonly asid: number;
+  /** It is still to be written back. */
+  readonly isDirty: boolean;
 }
 
 export class KeyedMemory {
@@ -29,13 +31,13 @@ export class KeyedMemory {
     const hit = [this.lines.get(frame), this.fabric.get(frame)].find((line) => line?.asid === asid);
     if (hit !== undefined) return hit.word;
     const word = this.decrypt(frame, key);
-    this.fill(frame, { asid, key, word });
+    this.fill(frame, { asid, key, word, isDirty: false });
     return word;
   }
 
   store(frame: number, asid: number, key: number, word: bigint): void {
     this.pages.set(frame, { key, word });
-    this.fill(frame, { asid, key, word });
+    this.fill(frame, { asid, key, word, isDirty: true });
   }
 
   /** LAUNCH_UPDATE_DATA: what the host sees of the page is written again under the key, behind the caches. */
@@ -50,8 +52,14 @@ export class KeyedMemory {
     this.pages.delete(frame);
   }
 
+  /** WBNOINVD: what is dirty is written back, and every line stays. */
+  wbnoinvd(): void {
+    for (const [frame, line] of this.lines) this.lines.set(frame, { ...line, isDirty: false });
+  }
+
   /** WBINVD on every processor. */
   wbinvd(): void {
+    this.wbnoinvd();
     for (const [frame, line] of this.lines) this.fabric.set(frame, line);
     this.lines.clear();
   }
@@ -64,6 +72,11 @@ export class KeyedMemory {
   /** Whether a line is left under the ASID of what was written under another key than this one. */
   holdsOther(asid: number, key: number | undefined): boolean {
     return [...this.lines.values(), ...this.fabric.values()].some((line) => line.asid === asid && line.key !== key);
+  }
+
+  /** Frames of which a line is still to be written back. */
+  get dirtyFrames(): readonly number[] {
+    return [...this.lines].filter(([, { isDirty }]) => isDirty).map(([frame]) => frame);
   }
 
   private decrypt(frame: number, key: number): Word {

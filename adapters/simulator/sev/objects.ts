@@ -30,6 +30,8 @@ export interface SevInfo {
   /** Addresses of the struct kvm that mirror this one. */
   mirrorVms: number[] | undefined;
   migrationInProgress: boolean;
+  /** have_run_cpus, of one processor: the VM has run on it. */
+  haveRunCpus: boolean;
   /** The firmware's number for the context of an SNP guest. */
   snpContext: number | undefined;
   vmDead: boolean;
@@ -51,6 +53,7 @@ export const newSevInfo = (type: bigint): SevInfo => ({
   encContextOwner: undefined,
   mirrorVms: undefined,
   migrationInProgress: false,
+  haveRunCpus: false,
   snpContext: undefined,
   vmDead: false,
   ownerBirth: undefined,
@@ -62,4 +65,10 @@ export interface VcpuSvm {
   hasVmsa: boolean;
   /** arch.guest_state_protected */
   guestStateProtected: boolean;
+  /** arch.regs, and what the save area was filled with: told by one word. */
+  registers: bigint;
+  vmsa: bigint;
 }
+
+/** svm_vcpu_create() */
+export const newVcpuSvm = (): VcpuSvm => ({ hasVmsa: false, guestStateProtected: false, registers: 0n, vmsa: 0n });

@@ -1,11 +1,11 @@
 /** Memory that the VMM has registered as the guest's. Source: arch/x86/kvm/svm/sev.c. */
 import type { Errno } from '../../../model/core/outcome.ts';
 import type { Kvm } from '../objects.ts';
-import { Launch } from './launch.ts';
 import type { EncRegion } from './objects.ts';
+import { Snp } from './snp.ts';
 import { walked } from './svm.ts';
 
-export abstract class Regions extends Launch {
+export abstract class Regions extends Snp {
   /** sev_mem_enc_register_region() */
   sevMemEncRegisterRegion(kvm: Kvm, uaddr: bigint, size: bigint): Errno | undefined {
     this.lock(kvm.lock);
@@ -41,6 +41,7 @@ export abstract class Regions extends Launch {
     if (!this.sevGuest(kvm)) return 'ENOTTY';
     const region = this.findEncRegion(kvm, uaddr, size);
     if (region === undefined) return 'EINVAL';
+    this.sevWritebackCaches(kvm);
     this.unregisterEncRegionLocked(kvm, region);
     return undefined;
   }

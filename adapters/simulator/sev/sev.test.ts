@@ -107,7 +107,7 @@ describe('ASIDs', () => {
     host.run('sev.firmware-fails command=df-flush');
     host.run('sev.vm vm=vm2 type=sev');
     expect(host.all('sev.init vm=vm2 how=init2', 'sev.init vm=vm2 how=init2')).toEqual(['EBUSY', 'ok']);
-    host.all('sev.vm vm=vm3 type=snp', 'sev.init vm=vm3 how=init2', 'sev.snp-start vm=vm3');
+    host.all('sev.vm vm=vm3 type=snp', 'sev.init vm=vm3 how=init2', 'sev.snp-start vm=vm3 device=sev');
     host.all('sev.firmware-fails command=decommission', 'sev.close vm=vm3 which=vm');
     expect(host.key(1)).toMatchObject({ state: 'leaked', vm: 'vm3' });
   });
@@ -157,8 +157,33 @@ describe('a launch', () => {
     const host = new Host();
     host.all('sev.vm vm=vm0 type=snp', 'sev.init vm=vm0 how=init2');
     expect(host.run('sev.launch-measure vm=vm0')).toBe('EPERM');
-    expect(host.run('sev.snp-start vm=vm0 policy=0')).toBe('EINVAL');
-    expect(host.all('sev.snp-start vm=vm0', 'sev.snp-start vm=vm0')).toEqual(['ok', 'EINVAL']);
+    expect(host.run('sev.snp-start vm=vm0 device=sev policy=0')).toBe('EINVAL');
+    expect(host.run('sev.snp-start vm=vm0 device=other')).toBe('ENOTTY');
+    expect(host.all('sev.snp-start vm=vm0 device=sev', 'sev.snp-start vm=vm0')).toEqual(['ok', 'EINVAL']);
+  });
+
+  it.each([
+    ['of SEV-ES', 'sev-es', 'sev.launch-start vm=vm0 device=sev', 'sev.launch-update-vmsa vm=vm0'],
+    ['of SNP', 'snp', 'sev.snp-start vm=vm0 device=sev', 'sev.snp-finish vm=vm0'],
+  ])('%s has registers that can be set until they are encrypted', (_what, type, start, encrypt) => {
+    const host = new Host();
+    host.all(`sev.vm vm=vm0 type=${type}`, 'sev.init vm=vm0 how=init2', 'sev.vcpu vm=vm0 vcpu=0', start);
+    expect(host.all('sev.set-regs vm=vm0 vcpu=0 value=7', encrypt)).toEqual(['ok', 'ok']);
+    expect(host.facts.saveAreas).toEqual([{ vm: 'vm0', vcpu: 0, stale: false }]);
+    expect(host.all('sev.set-regs vm=vm0 vcpu=0 value=8', encrypt)).toEqual(['EINVAL', 'EINVAL']);
+    expect(host.facts.saveAreas).toEqual([]);
+  });
+
+  it('of SNP is launched once, with vCPUs or without', () => {
+    const host = new Host();
+    host.all('sev.vm vm=vm0 type=snp', 'sev.init vm=vm0 how=init2');
+    expect(host.run('sev.snp-finish vm=vm0')).toBe('EINVAL');
+    host.run('sev.snp-start vm=vm0 device=sev');
+    expect(host.all('sev.snp-finish vm=vm0 flags=1', 'sev.snp-finish vm=vm0')).toEqual(['EINVAL', 'ok']);
+    expect(host.all('sev.snp-finish vm=vm0', 'sev.vcpu vm=vm0 vcpu=0', 'sev.snp-finish vm=vm0')).toEqual([
+      ...['EIO', 'ok', 'EIO'],
+    ]);
+    expect(host.run('sev.set-regs vm=vm0 vcpu=0 value=7')).toBe('ok');
   });
 });
 
@@ -316,6 +341,43 @@ describe('memory in files', () => {
     host.run('sev.close-file file=file1');
     expect(host.key(3)).toMatchObject({ state: 'reclaim' });
   });
+});
+
+describe('memory that is taken from a guest', () => {
+  it('has no line in caches that is still to be written back, whoever wrote it', () => {
+    const host = new Host().guest('vm0');
+    host.store('vm0', 7);
+    host.store('vm0', 7, 1);
+    expect(host.host.memory.dirtyFrames).toHaveLength(2);
+    host.run('sev.discard page=0');
+    expect([host.host.memory.dirtyFrames, host.facts.lines]).toEqual([[], []]);
+    expect([host.load('vm0'), host.load('vm0', 1)]).toEqual(['ciphertext', 'ok 0x7']);
+  });
+
+  it('is written back when its guest ends, and before it moves', () => {
+    const host = new Host().guest('vm0');
+    host.store('vm0', 7);
+    host.all('sev.vm vm=vm1 type=default', 'sev.move vm=vm1 from=vm0');
+    expect(host.host.memory.dirtyFrames).toEqual([]);
+    host.guest('vm2').store('vm2', 7);
+    host.close('vm2');
+    expect(host.host.memory.dirtyFrames).toEqual([]);
+  });
+
+  it('is not written back where guest_memfd frees it, which asks nobody', () => {
+    const host = new Host().guest('vm0');
+    host.all('sev.file file=file0 vm=vm0', 'sev.bind vm=vm0 file=file0 gfn=4');
+    host.store('vm0', 7, 4);
+    host.run('sev.close-file file=file0');
+    expect(host.facts.lines).toEqual([expect.objectContaining({ line: 0, state: 'keyed' })]);
+  });
+});
+
+it('lets others run between two regions of a guest that ends', () => {
+  const host = new Host().guest('vm0');
+  host.all('sev.region-add vm=vm0 addr=arena size=1', 'sev.region-add vm=vm0 addr=arena size=2');
+  host.close('vm0');
+  expect(host.facts.stretches).toEqual([{ vm: 'vm0', regions: 1 }]);
 });
 
 it('uses the memory of a struct kvm again at once', () => {

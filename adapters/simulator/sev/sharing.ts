@@ -115,6 +115,8 @@ export abstract class Sharing extends Regions {
 
   /** sev_migrate_from(). The descriptor of /dev/sev and `need_init` are not among what moves. */
   sevMigrateFrom(dst: Kvm, src: Kvm): void {
+    // Once it is no SEV guest any more, nobody does so when its memory is taken.
+    this.sevWritebackCaches(src);
     const [to, from] = [this.toKvmSevInfo(dst), this.toKvmSevInfo(src)];
     const { asid, handle, pagesLocked, esActive, vmsaFeatures } = from;
     Object.assign(to, { active: true, asid, handle, pagesLocked, esActive, vmsaFeatures });

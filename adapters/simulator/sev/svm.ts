@@ -8,7 +8,7 @@ import { SimulatorMachine } from '../machine.ts';
 import type { Kvm, Vcpu } from '../objects.ts';
 import { Firmware } from './firmware.ts';
 import { KeyedMemory } from './memory.ts';
-import { newSevInfo, type SevInfo, type VcpuSvm } from './objects.ts';
+import { newSevInfo, newVcpuSvm, type SevInfo, type VcpuSvm } from './objects.ts';
 
 const SEV_TYPES = (1n << VM_TYPE.SEV) | (1n << VM_TYPE.SEV_ES) | (1n << VM_TYPE.SNP);
 
@@ -38,7 +38,7 @@ export abstract class Svm extends SimulatorMachine {
 
   toSvm(vcpu: Vcpu): VcpuSvm {
     let svm = this.vcpuSvms.get(vcpu);
-    if (svm === undefined) this.vcpuSvms.set(vcpu, (svm = { hasVmsa: false, guestStateProtected: false }));
+    if (svm === undefined) this.vcpuSvms.set(vcpu, (svm = newVcpuSvm()));
     return svm;
   }
 
@@ -81,10 +81,12 @@ export abstract class Svm extends SimulatorMachine {
   }
 
   protected override guestAccess(vcpu: Vcpu, frame: number, _gpa: bigint, value: bigint | undefined): Outcome {
-    const { asid } = this.toKvmSevInfo(this.kvms.at(vcpu.kvm));
+    const sev = this.toKvmSevInfo(this.kvms.at(vcpu.kvm));
+    const { asid } = sev;
     const key = this.firmware.keyOf(asid);
     // Nothing is specified of a guest that runs before the firmware has given its ASID a key.
     if (key === undefined) return fails('EIO');
+    sev.haveRunCpus = true;
     if (value !== undefined) {
       this.memory.store(frame, asid, key, value);
       this.writeWord(frame, 0, CIPHERTEXT);
@@ -98,6 +100,16 @@ export abstract class Svm extends SimulatorMachine {
   encryptInPlace(frame: number, key: number): void {
     this.memory.encryptInPlace(frame, key);
     this.writeWord(frame, 0, CIPHERTEXT);
+  }
+
+  /** sev_writeback_caches() */
+  sevWritebackCaches(kvm: Kvm): void {
+    if (this.toKvmSevInfo(kvm).haveRunCpus) this.memory.wbnoinvd();
+  }
+
+  /** sev_guest_memory_reclaimed(). Private memory of an SNP guest is not what user space maps. */
+  override kvmArchGuestMemoryReclaimed(kvm: Kvm): void {
+    if (this.sevGuest(kvm) && !this.sevSnpGuest(kvm)) this.sevWritebackCaches(kvm);
   }
 
   override clearHighpage(folio: Folio): void {
