@@ -88,6 +88,8 @@ const SOUND = {
     { page: 0, count: 1 },
     { page: 1, count: 2 },
   ],
+  stretches: [{ vm: 'vm2', regions: 1 }],
+  saveAreas: [{ vm: 'vm0', vcpu: 0, stale: false }],
   guests: [
     { vm: 'vm0', state: 'running', disturbed: true, reboots: 0, replaced: 0 },
     { vm: 'vm1', state: 'running', disturbed: false, reboots: 0, replaced: 0 },
@@ -129,7 +131,7 @@ const DIRECT_MAP = ['absent', 'unremoved', 'shares', 'staleTlb', 'caches', 'hvaC
 
 /** Parts that only profiles about records of shared pages, about keys of SEV, or about TDs have. */
 const OF_STATUS = ['announced', 'records', 'statusWork'] as const;
-const OF_SEV = ['keyUsers', 'regions', 'pins'] as const;
+const OF_SEV = ['keyUsers', 'regions', 'pins', 'stretches', 'saveAreas'] as const;
 const OF_TDS = ['tdPages', 'lines', 'keys', 'hostMaps', 'hostWrites', 'consumptions'] as const;
 
 /** Parts that only profiles about machine checks have. */
@@ -341,6 +343,16 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     'key/pins-balanced',
     /^page 0x0 of the arena is in 1 regions, and pinned 0 times$/,
     { after: { pins: [{ page: 1, count: 2 }] } },
+  ],
+  [
+    'key/end-yields',
+    /^2 regions of vm2 were given back before anybody else could run$/,
+    { after: { stretches: [{ vm: 'vm2', regions: 2 }] } },
+  ],
+  [
+    'key/save-area-stable',
+    /^vCPU 1 of vm0 has other registers than those that were encrypted$/,
+    { after: { saveAreas: [{ vm: 'vm0', vcpu: 1, stale: true }] } },
   ],
   [
     'memory/free-is-present',
@@ -739,6 +751,8 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
   ],
   ['key/helper-within-owner', 'an owner without mirrors', { after: { keyUsers: [OWNER] } }],
   ['key/pins-balanced', 'a VM without regions', { after: { regions: [], pins: [] } }],
+  ['key/end-yields', 'a VM that ends without regions', { after: { stretches: [] } }],
+  ['key/save-area-stable', 'a vCPU that nobody encrypted', { after: { saveAreas: [] } }],
   ['gmem/never-rebinds', 'a slot that refers to no file', { after: { slots: [{ ...SLOT, file: undefined }] } }],
   [
     'gmem/one-slot-per-page',
@@ -966,6 +980,8 @@ describe('an invariant', () => {
       'key/one-owner',
       'key/helper-within-owner',
       'key/pins-balanced',
+      'key/end-yields',
+      'key/save-area-stable',
       'poison/answered-by-mce',
       'poison/isolate-untouched',
       'poison/isolated',

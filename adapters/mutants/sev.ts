@@ -332,6 +332,21 @@ const memory: readonly Fault[] = [
     },
   },
   {
+    id: 'save-area-not-filled',
+    shortest: 6,
+    profile: LINUX,
+    fault: 'encrypts a save area as it was created, without the registers that the VMM has set',
+    machine: class extends SevHost {
+      override sevEsSyncVmsa(vcpu: Vcpu): boolean {
+        const svm = this.toSvm(vcpu);
+        const { vmsa } = svm;
+        const isFilled = super.sevEsSyncVmsa(vcpu);
+        svm.vmsa = vmsa;
+        return isFilled;
+      }
+    },
+  },
+  {
     id: 'save-area-encrypted-twice',
     shortest: 6,
     profile: LINUX,
