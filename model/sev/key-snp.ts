@@ -171,7 +171,7 @@ export const sevSnpFinish = defineTransition({
     },
   ],
   draw: (context) => {
-    const drawn = drawVm(({ isSnp, hasDevice }) => isSnp && hasDevice)(context);
+    const drawn = drawVm(({ isSnp, context: has }) => isSnp && has !== undefined)(context);
     return drawn && { ...drawn, flags: 0n };
   },
 });
