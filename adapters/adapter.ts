@@ -60,12 +60,16 @@ export interface Schedule {
   readonly point: number;
 }
 
-/**
- * What a program came to in which two commands ran at the same time: observations in the order of the program, with facts
- * after both. Otherwise why there is no such schedule: the command has no such point, or the other one would have to
- * wait there.
- */
-export type Raced = readonly Observed[] | 'no-such-point' | 'blocked';
+/** What a program came to in which two commands ran at the same time. */
+export interface RacedProgram {
+  /** In the order of the program; of the two, with facts after both. */
+  readonly observed: readonly Observed[];
+  /** In the middle of the interrupted command: before the other one ran, and after it. */
+  readonly midway: readonly Facts[];
+}
+
+/** Otherwise why there is no such schedule: the command has no such point, or the other one would have to wait there. */
+export type Raced = RacedProgram | 'no-such-point' | 'blocked';
 
 export interface Target extends Abilities {
   /** As on the command line: `simulator`, `mutant:stale-stage-two`. */

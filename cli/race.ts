@@ -41,7 +41,7 @@ export const addRace = (program: Command): Command =>
     .description(
       'Runs two neighbouring commands of a program at the same time: one of them, as a whole, at each point within the ' +
         'other at which that may be interrupted. What they come to must be what they come to one after the other, in one ' +
-        'order or the other, and invariants must hold afterwards. Only a target in this process can be made to do so. ' +
+        'order or the other, and invariants must hold afterwards, some of them at that point as well. Only a target in this process can be made to do so. ' +
         'Without a program, random ones are run, in profiles about guest memory.',
     )
     .argument('[program]', 'a file, - for standard input, or a replay token (gmc1.…)')

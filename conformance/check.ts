@@ -145,6 +145,12 @@ export function expectationsOf(specification: Specification, program: Program): 
   });
 }
 
+export interface Broken {
+  readonly invariant: Invariant;
+  /** In words. */
+  readonly how: string;
+}
+
 /** What lies before a boundary. */
 interface Boundary {
   /** One, or two that ran at the same time. */
@@ -158,7 +164,7 @@ export function brokenInvariant(
   { commands, failed }: Boundary,
   { facts }: Observed,
   before: Facts | undefined,
-): { readonly invariant: Invariant; readonly how: string } | undefined {
+): Broken | undefined {
   // Facts that did not change since they were last looked at are as true as they were then.
   if (facts === undefined || facts === before) return undefined;
   if (tally !== undefined) for (const part in facts) tally.shown.add(part as FactPart);

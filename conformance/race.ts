@@ -1,14 +1,23 @@
 /**
  * Two neighbouring commands at the same time. Whatever they come to must be what they come to one after the other, in one
- * order or the other, and so must everything that follows; invariants hold when both are done.
+ * order or the other, and so must everything that follows; invariants hold when both are done, and some of them in the middle.
  */
-import type { Observed, Schedule } from '../adapters/adapter.ts';
+import type { Observed, RacedProgram, Schedule } from '../adapters/adapter.ts';
 import type { Facts } from '../model/core/facts.ts';
 import { printOutcome } from '../model/core/outcome.ts';
 import { createdLabels, labelsOf, type Program } from '../model/core/program.ts';
 import type { AnyCommand, Specification } from '../model/core/specification.ts';
 import type { State } from '../model/core/state.ts';
-import { brokenInvariant, expectationsOf, isFailure, leavesPrefix, printExpectation, type Checking } from './check.ts';
+import { brokenMidway, invariantsOf, isConcededAfter } from '../model/invariants/index.ts';
+import {
+  brokenInvariant,
+  expectationsOf,
+  isFailure,
+  leavesPrefix,
+  printExpectation,
+  type Broken,
+  type Checking,
+} from './check.ts';
 import type { Divergence } from './verdict.ts';
 
 export interface RaceDivergence extends Divergence {
@@ -102,7 +111,7 @@ interface Executed {
 function judged(
   { specification }: Checking,
   program: Program,
-  observed: readonly Observed[],
+  { observed, midway }: RacedProgram,
   schedule: Schedule,
 ): RaceDivergence | undefined {
   const executed = observed.map((each, index): Executed => ({ command: program[index] as AnyCommand, observed: each }));
@@ -129,6 +138,13 @@ function judged(
   });
   if (pair.length < 2 || worlds.length === 0)
     return parted(observed.length - 1, before, bothOrders(specification, before, pair));
+  const broken = brokenInTheMiddle(specification, program.slice(schedule.at, schedule.at + 2), midway);
+  if (broken !== undefined)
+    return {
+      ...parted(schedule.at + 1, worlds, broken.invariant.sentence),
+      invariant: broken.invariant.id,
+      observed: `at the hand-over: ${broken.how}`,
+    };
   // Both commands lie between these facts and those before: no invariant speaks of two commands at once.
   let facts: Facts | undefined;
   for (let at = schedule.at + 1; at < executed.length; at++) {
@@ -151,6 +167,22 @@ function judged(
         observed: broken.how,
       };
     facts = now.observed.facts;
+  }
+  return undefined;
+}
+
+/** What is broken while one command is interrupted, of what holds there as well. */
+function brokenInTheMiddle(
+  { config: { profile } }: Specification,
+  commands: Program,
+  midway: readonly Facts[],
+): Broken | undefined {
+  for (const invariant of invariantsOf(profile)) {
+    if (commands.some(({ name }) => isConcededAfter(profile, invariant, name))) continue;
+    for (const facts of midway) {
+      const how = brokenMidway(invariant, facts);
+      if (how !== undefined) return { invariant, how };
+    }
   }
   return undefined;
 }

@@ -104,7 +104,28 @@ gmem.create file=file1 vm=vm0 size=0x1000 flags=4 reserved=0
 gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000
 gmem.fallocate fd=file1 mode=1 offset=0 length=0x1000
 `,
-    shows: 'ok, then oops',
+    shows: 'memory/free-is-present',
+  },
+  {
+    mutant: 'restores-after-free',
+    race: 'punch ∥ any command',
+    text: `vm.create vm=vm0 dev=kvm type=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=4 reserved=0
+gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000
+gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000
+vm.create vm=vm1 dev=kvm type=0
+`,
+    shows: 'memory/free-is-present',
+  },
+  {
+    mutant: 'flushed-behind-the-lock',
+    race: 'allocation ∥ any command',
+    text: `vm.create vm=vm0 dev=kvm type=0
+gmem.create file=file0 vm=vm0 size=0x1000 flags=4 reserved=0
+gmem.fallocate fd=file0 mode=1 offset=0 length=0x1000
+vm.create vm=vm1 dev=kvm type=0
+`,
+    shows: 'direct-map/unreachable',
   },
   {
     mutant: 'vcpu-joins-without-locks',

@@ -77,7 +77,7 @@ export const RACE_FAULTS: readonly Fault[] = [
   },
   {
     id: 'restores-after-free',
-    shortest: 6,
+    shortest: 5,
     profile: 'direct-map-rfc-v2',
     fault: 'puts a page back into the direct map when it was freed already, and may have left it for another file',
     machine: class extends SimulatorMachine {
@@ -93,6 +93,18 @@ export const RACE_FAULTS: readonly Fault[] = [
         if (this.late === undefined) return super.kvmGmemFolioClearPrivate(folio);
         this.late.push(folio);
         return undefined;
+      }
+    },
+  },
+  {
+    id: 'flushed-behind-the-lock',
+    shortest: 4,
+    profile: 'direct-map-rfc-v2',
+    fault: 'lets another task run when a page is out of the direct map, and flushes the TLBs after that',
+    machine: class extends SimulatorMachine {
+      override flushTlbKernelRange(folio: Folio): void {
+        this.handOver('folio_lock');
+        super.flushTlbKernelRange(folio);
       }
     },
   },

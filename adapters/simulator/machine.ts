@@ -75,7 +75,8 @@ export class SimulatorMachine extends Syscalls {
     if (this.known === undefined || this.stale !== 0 || this.pins.size > 0) {
       const facts = collectFacts(this, this.known);
       this.known = this.has('direct-map') ? { ...facts, ...directMapFacts(this) } : facts;
-      this.stale = 0;
+      // In the middle of a command somebody holds a reference, and nothing will tell that it was dropped.
+      this.stale = this.pins.size > 0 ? PART.RESIDENT : 0;
     }
     return this.known;
   }

@@ -20,6 +20,7 @@ export interface Racing extends Pick<Kernel, 'onHandOver'> {
 
 export function race(machine: Racing, program: readonly AnyCommand[], schedule: Schedule): Raced {
   const observed: Observed[] = [];
+  let midway: readonly Facts[] = [];
   for (let at = 0; at < program.length; at++) {
     if (at !== schedule.at) {
       observed.push(step(machine, () => [machine.run(program[at] as AnyCommand)])[0] as Observed);
@@ -27,11 +28,12 @@ export function race(machine: Racing, program: readonly AnyCommand[], schedule: 
       const pair = [program[at], program[++at]] as [AnyCommand, AnyCommand];
       const raced = raceOf(machine, pair, schedule);
       if (typeof raced === 'string') return raced;
-      observed.push(...raced);
+      observed.push(...raced.observed);
+      ({ midway } = raced);
     }
     if (observed.at(-1)?.outcome.kind === 'crash') break;
   }
-  return observed;
+  return { observed, midway };
 }
 
 /** What is thrown is a crash of the machine, but for what says that the schedule is none. */
@@ -54,20 +56,24 @@ function raceOf(
   { interrupted, point }: Schedule,
 ): Raced {
   const [outer, inner] = interrupted === 'first' ? [first, second] : [second, first];
+  const midway: Facts[] = [];
   let points = 0;
   let within: Observation | undefined;
   machine.onHandOver = () => {
     if (points++ !== point) return;
     machine.onHandOver = undefined;
+    midway.push(machine.facts());
     within = attempt(() => machine.execute(inner));
+    midway.push(machine.facts());
   };
   try {
-    return step(machine, () => {
+    const observed = step(machine, () => {
       machine.forgetEvents();
       const around = machine.execute(outer);
       if (within === undefined) throw new NoSchedule('no-such-point');
       return interrupted === 'first' ? [around, within] : [within, around];
     });
+    return { observed, midway };
   } catch (error) {
     if (error instanceof NoSchedule) return error.message === 'blocked' ? 'blocked' : 'no-such-point';
     throw error;

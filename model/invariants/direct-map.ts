@@ -9,7 +9,7 @@ import type {
 } from '../core/facts.ts';
 import type { Condition } from '../core/profile.ts';
 import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
-import { clause, hex, type Invariant } from './invariant.ts';
+import { always, clause, hex, type Invariant } from './invariant.ts';
 
 const overlap = (a: FrameRun, b: FrameRun): FrameRun | undefined => {
   const frame = Math.max(a.frame, b.frame);
@@ -232,6 +232,7 @@ const validIsPresent = clause(['caches', 'absent'], ({ after }) => {
 
 const RFC = 'RFC v2 "Unmapping guest_memfd from Direct Map", September 2024';
 const only: Condition = { feature: 'direct-map' };
+const LOADS = 'its users load from it without asking anybody';
 
 export const directMapInvariants: readonly Invariant[] = [
   {
@@ -240,7 +241,7 @@ export const directMapInvariants: readonly Invariant[] = [
       'Every temporary reinsertion is undone exactly once: a page that was taken out of the direct map, or that is in use, is present there exactly while its sharing count is above zero, the count is never negative, and it is zero when its last user is gone.',
     source: `${RFC}, patches 2 to 5: kvm_gmem_get_folio(), kvm_gmem_put_shared_pfn()`,
     only,
-    clauses: [sharesHeld, sharedPresent, notLeftBehind, guestUsesAbsent, hostUsesAbsent],
+    clauses: [sharesHeld, always(LOADS, sharedPresent), notLeftBehind, guestUsesAbsent, hostUsesAbsent],
   },
   {
     id: 'direct-map/resident-is-absent',
@@ -256,7 +257,7 @@ export const directMapInvariants: readonly Invariant[] = [
       'A page removed from the direct map is not reachable through it: the TLB flush, on every CPU, is part of the removal.',
     source: `${RFC}, patch 1: kvm_gmem_folio_set_private()`,
     only,
-    clauses: [flushed],
+    clauses: [always('another CPU may speculate at any time', flushed)],
   },
   {
     id: 'direct-map/traced',
@@ -271,7 +272,7 @@ export const directMapInvariants: readonly Invariant[] = [
       'A pfncache that says valid is active and points at the page that currently backs its gpa, and the direct map shows that page.',
     source: `virt/kvm/pfncache.c: kvm_gpc_check(); ${RFC}, patches 7 and 9`,
     only,
-    clauses: [validIsActive, privateBacked, sharedBacked, validIsPresent],
+    clauses: [validIsActive, privateBacked, sharedBacked, always(LOADS, validIsPresent)],
   },
   {
     id: 'hva-cache/valid-is-current',

@@ -11,7 +11,7 @@ import { memoryInvariants } from './memory.ts';
 import { sharedInvariants } from './shared.ts';
 import { tdInvariants } from './tdx.ts';
 
-export { brokenBy, isAbout, isObservable, unseenParts, type Invariant } from './invariant.ts';
+export { brokenBy, brokenMidway, isAbout, isObservable, unseenParts, type Invariant } from './invariant.ts';
 
 /** Every invariant over facts. `memory/private-is-secret` compares two runs, and is the engine's. */
 export const INVARIANTS: readonly Invariant[] = [

@@ -14,6 +14,11 @@ export interface Moment<F extends Facts = Facts> {
 /** One thing that a sentence says, and the parts of the facts that tell whether it is so. */
 export interface Clause {
   readonly parts: readonly FactPart[];
+  /**
+   * Why it holds in the middle of a command as well, wherever another one may run; left out where it may be put right before
+   * the command is done.
+   */
+  readonly always?: string;
   /** What breaks it, in words, or undefined where it holds. To be asked only where the facts have all of the parts. */
   broken(moment: Moment): string | undefined;
 }
@@ -60,6 +65,19 @@ function shows(facts: Facts, parts: readonly FactPart[]): boolean {
 function isSame(before: Facts, after: Facts, parts: readonly FactPart[]): boolean {
   for (const part of parts) if (before[part] !== after[part]) return false;
   return true;
+}
+
+/** The same, of what holds in the middle of a command as well. */
+export const always = (why: string, each: Clause): Clause => ({ ...each, always: why });
+
+/** What breaks the invariant in the middle of a command, in words, as far as it is claimed to hold there. */
+export function brokenMidway({ clauses }: Invariant, facts: Facts): string | undefined {
+  const moment = { before: undefined, after: facts, failed: false };
+  for (const each of clauses) {
+    const how = each.always === undefined ? undefined : each.broken(moment);
+    if (how !== undefined) return how;
+  }
+  return undefined;
 }
 
 /** Whether the facts tell anything of the invariant: whether they have what one of its clauses looks at. */

@@ -1,7 +1,7 @@
 import type { FrameRun, ResidentFact, StageTwoFact, UserMappingFact } from '../core/facts.ts';
 import type { Condition } from '../core/profile.ts';
 import { isFramed, residentAt, slotAt, type Framed } from './frames.ts';
-import { clause, hex, type Invariant } from './invariant.ts';
+import { always, clause, hex, type Invariant } from './invariant.ts';
 import { neverRemapped } from './machine-check.ts';
 
 /** The first frame of the run that holds no page of any inode; `resident` in the order of frames. */
@@ -232,6 +232,9 @@ const poisonNotInUser = clause(['poisoned', 'user'], ({ after }) => {
   return undefined;
 });
 
+const GIVEN_OUT = 'another CPU may be given a page as soon as it is free';
+const TOUCHED = 'a guest runs, and so does the host process, while a page is taken from them';
+
 /** Elsewhere there is no page cache and no table of slots. */
 const only: Condition = { realm: 'guest-memory' };
 
@@ -241,13 +244,23 @@ export const memoryInvariants: readonly Invariant[] = [
     sentence:
       'No stage-2 entry, user mapping, mapping of a device or valid pfncache points at a page that was freed or given to another owner, or at another page than the slot is bound to.',
     source: 'virt/kvm/guest_memfd.c: kvm_gmem_invalidate_start()',
-    clauses: [stageTwoFresh, stageTwoBound, userFresh, userConsistent, cacheFresh, guestsOfUsed, hostsOfUsed],
+    clauses: [
+      always(TOUCHED, stageTwoFresh),
+      stageTwoBound,
+      always(TOUCHED, userFresh),
+      userConsistent,
+      always(TOUCHED, cacheFresh),
+      always(TOUCHED, guestsOfUsed),
+      always(TOUCHED, hostsOfUsed),
+    ],
   },
   {
     id: 'memory/free-is-present',
     sentence: 'A page on the free list is in the direct map, unpoisoned, keyless and unshared, and holds nothing.',
     source: 'mm/page_alloc.c: free_pages_prepare()',
-    clauses: [freeUnpoisoned, freeUnused, freePresent, freeUnshared, freeOfTds, freeKeyless],
+    clauses: [freeUnpoisoned, freeUnused, freePresent, freeUnshared, freeOfTds, freeKeyless].map((each) =>
+      always(GIVEN_OUT, each),
+    ),
   },
   {
     id: 'memory/fresh-is-zero',
