@@ -65,6 +65,7 @@ import { sevDiscard, sevRegionAdd, sevRegionDrop } from './sev/key-regions.ts';
 import { sevCopy, sevMove } from './sev/key-sharing.ts';
 import { sevSnpFinish, sevSnpStart } from './sev/key-snp.ts';
 import { kernelHandle } from './machine-check/handle.ts';
+import { hwCache } from './machine-check/cache.ts';
 import { deviceRead, hwPoison, hwScrub } from './machine-check/hardware.ts';
 import { hostRecover, vmmAnswer } from './machine-check/host.ts';
 import { guestCreate, guestDestroy, guestMigrate, guestReboot } from './machine-check/life.ts';
@@ -248,6 +249,7 @@ export const SYSTEMS = {
     deviceRead,
     hwPoison,
     hwScrub,
+    hwCache,
     hostRecover,
     vmmAnswer,
     mceSet,

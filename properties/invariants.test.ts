@@ -112,6 +112,7 @@ const SOUND = {
     { vm: 'vm0', gfn: 0x12, taken: true },
   ],
   touches: [{ vm: 'vm0', gfn: 0x12, line: 0, by: 'task', how: 'load', comesTo: 'machine-check' }],
+  cached: [{ frame: 100, line: 1, state: 'clean' }],
   isolations: [{ vm: 'vm0', gfn: 0x10, touched: 0 }],
   endings: [],
 } satisfies Facts;
@@ -141,6 +142,7 @@ const OF_MACHINE_CHECKS = [
   'tasks',
   'guestPages',
   'backing',
+  'cached',
   'touches',
   'isolations',
   'endings',
@@ -205,6 +207,11 @@ const BROKEN: readonly (readonly [string, RegExp, Case])[] = [
     'poison/isolated',
     /^gfn 0x10 of vm0 was isolated, and the 1:1 map shows it as before$/,
     { after: { guestPages: [{ ...BAD_PAGE, oneToOne: 'present' }, PAGE] } },
+  ],
+  [
+    'poison/uncached',
+    /^gfn 0x10 of vm0 is uncacheable, and a cache has line 1 of it$/,
+    { after: { guestPages: [{ ...BAD_PAGE, oneToOne: 'uncacheable' }, PAGE] } },
   ],
   [
     'poison/contained',
@@ -721,6 +728,16 @@ const KEPT: readonly (readonly [string, string, Case])[] = [
     { after: { isolations: [{ vm: 'vm0', gfn: 0x10, touched: 2 }] } },
   ],
   ['poison/isolated', 'an uncacheable entry', { after: { guestPages: [{ ...BAD_PAGE, oneToOne: 'uncacheable' }] } }],
+  [
+    'poison/uncached',
+    'a page that the host has taken, whose lines are not the guest’s to flush',
+    {
+      after: {
+        guestPages: [{ ...BAD_PAGE, oneToOne: 'uncacheable' }, PAGE],
+        backing: [{ ...BACKED, taken: true }],
+      },
+    },
+  ],
   ['poison/carried', 'a frame that was unplugged', { before: {}, after: { backing: [BACKED] } }],
   [
     'poison/carried',
@@ -985,6 +1002,7 @@ describe('an invariant', () => {
       'poison/answered-by-mce',
       'poison/isolate-untouched',
       'poison/isolated',
+      'poison/uncached',
       'poison/carried',
       'poison/others-go-on',
       'poison/bounded',

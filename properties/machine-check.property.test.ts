@@ -23,6 +23,7 @@ const CLAIMED = [
   'poison/answered-by-mce',
   'poison/isolate-untouched',
   'poison/isolated',
+  'poison/uncached',
   'poison/contained',
   'poison/carried',
   'poison/others-go-on',

@@ -15,6 +15,7 @@ import type { VirtualGuest } from '../simulator/mc/hosting.ts';
 import { KvmMce } from '../simulator/mc/kvm.ts';
 import { MCG, reportOf } from '../simulator/mc/mca.ts';
 import type { MceSignal, Page, Thread } from '../simulator/mc/memory-failure.ts';
+import { PhysicalMemory, type CacheLine } from '../simulator/mc/physical-memory.ts';
 import { VirtualMachine, type Parts } from '../simulator/mc/virtual.ts';
 import type { Fault } from './fault.ts';
 
@@ -347,6 +348,31 @@ const hosts: readonly Fault[] = [
   },
 ];
 
+/** A host whose caches are made wrong. */
+const withCaches = (Memory: typeof PhysicalMemory): Fault['machine'] =>
+  withPart({
+    Host: class extends HostKernel {
+      override readonly memory = new Memory();
+    },
+  });
+
+/** Caches. */
+const caches: readonly Fault[] = [
+  {
+    id: 'write-back-heals-poison',
+    shortest: 6,
+    profile: NOW,
+    fault: 'writes back what has gone bad in a cache as if it were good, and tells nobody',
+    machine: withCaches(
+      class extends PhysicalMemory {
+        protected override toMemory(frame: number, line: number, hit: CacheLine): boolean {
+          return super.toMemory(frame, line, hit.state === 'poisoned' ? { ...hit, state: 'dirty' } : hit);
+        }
+      },
+    ),
+  },
+];
+
 /** The kernel that handles the machine check. */
 const kernels: readonly Fault[] = [
   {
@@ -361,6 +387,19 @@ const kernels: readonly Fault[] = [
         }
       },
     }),
+  },
+  {
+    id: 'uncacheable-without-flush',
+    shortest: 6,
+    profile: METAL,
+    fault: 'makes a page uncacheable, and leaves caches what they have of it',
+    machine: onMetal(
+      class extends GuestKernel {
+        protected override cpaFlush(): undefined {
+          // Nothing is flushed, so that a good copy hides that the line is bad.
+        }
+      },
+    ),
   },
   {
     id: 'isolates-wrong-half',
@@ -487,4 +526,21 @@ const kernels: readonly Fault[] = [
   },
 ];
 
-export const MACHINE_CHECK_FAULTS: readonly Fault[] = [...answers, ...vmm, ...hosts, ...kernels];
+/** Random programs seldom store to a line that a cache has, flush it, and load it again. */
+export const RARE_MACHINE_CHECK_FAULTS: readonly Fault[] = [
+  {
+    id: 'flush-discards',
+    shortest: 5,
+    profile: NOW,
+    fault: 'throws away what was stored to a line when it leaves the cache, as INVD does',
+    machine: withCaches(
+      class extends PhysicalMemory {
+        protected override toMemory(frame: number, line: number, hit: CacheLine): boolean {
+          return hit.state !== 'dirty' && super.toMemory(frame, line, hit);
+        }
+      },
+    ),
+  },
+];
+
+export const MACHINE_CHECK_FAULTS: readonly Fault[] = [...answers, ...vmm, ...hosts, ...caches, ...kernels];

@@ -243,6 +243,11 @@ const PARTS = {
       }),
     )
     .describe('Every guest frame that is plugged.'),
+  cached: z
+    .array(z.object({ frame: count, line: count, state: z.enum(['clean', 'dirty', 'poisoned']) }))
+    .describe(
+      'Lines, of frames that back guest frames, that a cache has: as in memory, stored to since, or gone bad there.',
+    ),
   touches: z
     .array(
       z.object({

@@ -10,6 +10,7 @@
 import type {
   EndingEvent,
   IsolationEvent,
+  McCached,
   McGuest,
   McOneToOne,
   McStage,
@@ -265,6 +266,14 @@ export interface BackingFact {
   readonly taken: boolean;
 }
 
+/** A line of a frame that backs a guest frame, and that a cache has. */
+export interface CachedFact {
+  readonly frame: number;
+  readonly line: number;
+  /** As it is in memory; with something that was stored since; or gone bad in the cache. */
+  readonly state: McCached;
+}
+
 /** The frames that a guest shares, by its own page tables. */
 export interface AnnouncedFact {
   readonly guest: Label;
@@ -374,6 +383,7 @@ export interface FactParts {
   readonly tasks: readonly TaskFact[];
   readonly guestPages: readonly GuestPageFact[];
   readonly backing: readonly BackingFact[];
+  readonly cached: readonly CachedFact[];
   /** Since the last command, in order: touches of a page that is taken; on bare metal, of a bad line that is consumed. */
   readonly touches: readonly TouchEvent[];
   /** Since the last command, in order. */
@@ -441,6 +451,7 @@ const WHERE: Readonly<Record<FactPart, readonly Condition[]>> = {
   guestPages: MC,
   backing: MC,
   touches: MC,
+  cached: MC,
   isolations: MC,
   endings: MC,
   announced: STATUS,
@@ -462,7 +473,8 @@ export const hasPart = (profile: Profile, part: FactPart): boolean =>
 export type TdPart = 'tdPages' | 'lines' | 'keys' | 'hostMaps' | 'hostWrites' | 'consumptions';
 
 /** Parts about machine checks, which other systems have not. */
-export type McPart = 'guests' | 'cpus' | 'tasks' | 'guestPages' | 'backing' | 'touches' | 'isolations' | 'endings';
+export type McPart =
+  'guests' | 'cpus' | 'tasks' | 'guestPages' | 'backing' | 'cached' | 'touches' | 'isolations' | 'endings';
 
 /** Parts about guests that announce shared pages, or call the host, which other systems have not. */
 export type StatusPart = 'announced' | 'records' | 'statusWork' | 'hypercalls';

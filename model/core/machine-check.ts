@@ -3,9 +3,15 @@ import type { Label } from './label.ts';
 
 /** A line of memory, told by its first word. */
 export interface McLine {
+  /** What a load gives where nothing is bad. */
   readonly value: bigint;
+  /** In memory. */
   readonly isBad: boolean;
+  /** What a cache has in its place: the same as memory, something that was stored since, or what has gone bad there. */
+  readonly cached: McCached | undefined;
 }
+
+export type McCached = 'clean' | 'dirty' | 'poisoned';
 
 /** A physical page. */
 export interface McFrame {

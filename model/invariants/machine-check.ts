@@ -71,6 +71,19 @@ const isolatedIsHidden = clause(['isolations', 'guestPages', 'cpus'], ({ after: 
   return shown && `${at(shown)} was isolated, and the 1:1 map shows it as before`;
 });
 
+const uncached = clause(['guestPages', 'backing', 'cached'], ({ after: { guestPages, backing, cached } }) => {
+  const frameAt = (page: { readonly vm: string; readonly gfn: number }): number | undefined => {
+    const behind = backing.find(samePlace(page));
+    return behind?.taken === false ? behind.frame : undefined;
+  };
+  for (const page of guestPages.filter(({ oneToOne }) => oneToOne === 'uncacheable')) {
+    const frame = frameAt(page);
+    const left = cached.find((each) => each.frame === frame);
+    if (left !== undefined) return `${at(page)} is uncacheable, and a cache has line ${left.line} of it`;
+  }
+  return undefined;
+});
+
 const endsItself = clause(['endings'], ({ after: { endings } }) => {
   const wrong = endings.find(({ by, how }) => by === 'panic' && how === 'isolate');
   return wrong && `${wrong.vm} panicked because it consumed poison while it isolated the page`;
@@ -156,6 +169,14 @@ export const machineCheckInvariants: readonly Invariant[] = [
     source: 'arch/x86/mm/pat/set_memory.c: set_mce_nospec()',
     only,
     clauses: [isolatedIsHidden],
+  },
+  {
+    id: 'poison/uncached',
+    sentence:
+      'Once a kernel has made a poisoned page uncacheable, no cache has a line of it, unless the host has taken it: a line that stayed would hide what memory holds.',
+    source: 'arch/x86/mm/pat/set_memory.c: change_page_attr_set_clr(), cpa_flush()',
+    only,
+    clauses: [uncached],
   },
   {
     id: 'poison/carried',

@@ -1,6 +1,7 @@
 /** What the state says is true of the machine, in the vocabulary of facts. */
 import type {
   BackingFact,
+  CachedFact,
   FactParts,
   GuestPageFact,
   HostMapFact,
@@ -44,6 +45,7 @@ export function machineCheckFacts(state: State): OfMachineCheck {
       frame: backing?.frame,
       taken: isTaken,
     })),
+    cached: placed.flatMap(cachedLines),
     stageTwo: isVirtual(state) ? placed.flatMap(stageTwo) : [],
     hostMaps: isVirtual(state) ? placed.flatMap(hostMap) : [],
     lines: placed.flatMap(badLines),
@@ -74,6 +76,11 @@ const hostMap = ({ vm, gfn, backing, isTaken, guest }: Placed): readonly HostMap
 const badLines = ({ backing }: Placed): readonly LineFact[] =>
   backing?.lines.flatMap(({ isBad }, line): LineFact[] =>
     isBad ? [{ frame: backing.frame, line, state: 'poisoned' }] : [],
+  ) ?? [];
+
+const cachedLines = ({ backing }: Placed): readonly CachedFact[] =>
+  backing?.lines.flatMap(({ cached }, line): CachedFact[] =>
+    cached === undefined ? [] : [{ frame: backing.frame, line, state: cached }],
   ) ?? [];
 
 const poisonedByKernel = ({ isPoisoned, backing }: Placed): readonly number[] =>

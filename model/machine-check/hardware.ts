@@ -1,21 +1,10 @@
 /** What the hardware does by itself: lines go bad, the scrubber finds them, and devices read. */
-import type { McWork, TouchEvent } from '../core/machine-check.ts';
+import type { TouchEvent } from '../core/machine-check.ts';
 import { pick } from '../core/random.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
-import {
-  GFNS,
-  guestOf,
-  isVirtual,
-  lineOf,
-  LINES,
-  pageOf,
-  withEvents,
-  withGuest,
-  withLine,
-  withPage,
-} from './machine.ts';
-import { hostFailed, isKnownToHost } from './memory-failure.ts';
+import { GFNS, guestOf, isVirtual, lineOf, LINES, pageOf, withEvents, withLine, withPage } from './machine.ts';
+import { foundByHardware, hostFailed, isKnownToHost } from './memory-failure.ts';
 import {
   aimed,
   chooseFrame,
@@ -29,6 +18,7 @@ import {
   line,
   MCE_SOURCE,
   MF_SOURCE,
+  noFrame,
   noGuest,
   noMemory,
   unplugged,
@@ -38,19 +28,6 @@ import { isConsumed } from './touching.ts';
 
 const lineDomains = { guest: guestLabel, gfn, line } as const;
 type OnLine = ArgsOf<typeof lineDomains>;
-
-const nothingThere = <A extends OnFrame>(command: string): Guard<A> =>
-  aimed<A>(
-    { gfn: GFNS },
-    {
-      id: `${command}/no-frame`,
-      only: { feature: 'virtual' },
-      errno: 'ENOENT',
-      when: 'the host took the frame from behind the guest frame, and nothing backs it',
-      source: HARNESS,
-      violated: (args, state) => pageOf(state, args.guest, args.gfn).backing === undefined,
-    },
-  );
 
 export const hwPoison = defineTransition({
   name: 'hw.poison',
@@ -67,7 +44,7 @@ export const hwPoison = defineTransition({
     noGuest<OnLine>('hw.poison'),
     noMemory<OnLine>('hw.poison'),
     unplugged<OnLine>('hw.poison'),
-    nothingThere<OnLine>('hw.poison'),
+    noFrame<OnLine>('hw.poison'),
   ],
   accepts: [
     {
@@ -106,7 +83,7 @@ export const hwScrub = defineTransition({
     noGuest<Scrub>('hw.scrub'),
     noMemory<Scrub>('hw.scrub'),
     unplugged<Scrub>('hw.scrub'),
-    nothingThere<Scrub>('hw.scrub'),
+    noFrame<Scrub>('hw.scrub'),
   ],
   accepts: [
     {
@@ -120,7 +97,7 @@ export const hwScrub = defineTransition({
       only: { feature: 'virtual' },
       when: 'the host knows: nothing is left to do',
       applies: (args, state) => isKnownToHost(state, pageOf(state, args.guest, args.gfn)),
-      accept: (args, state) => ({ state: hostFailed(state, args) }),
+      accept: (args, state) => ({ state: foundByHardware(state, args.guest, args.gfn) }),
     },
     {
       id: 'hw.scrub/found-in-gmem',
@@ -128,24 +105,20 @@ export const hwScrub = defineTransition({
       when: 'the host takes the frame, which stays in its file and in the direct map; nobody is told, because no process has it mapped and what gmem answers counts as a failure',
       source: `virt/kvm/guest_memfd.c: kvm_gmem_error_folio(); ${MF_SOURCE}: truncate_error_folio()`,
       applies: (args, state) => guestOf(state, args.guest).memory === 'gmem',
-      accept: (args, state) => ({ state: hostFailed(state, args) }),
+      accept: (args, state) => ({ state: foundByHardware(state, args.guest, args.gfn) }),
     },
     {
       id: 'hw.scrub/found',
       only: { feature: 'virtual' },
       when: 'the host takes the frame, from its direct map as well, and the main thread of the VMM is told',
       source: `${MF_SOURCE}: hwpoison_user_mappings(), find_early_kill_thread()`,
-      accept: (args, state) => ({ state: hostFailed(state, args) }),
+      accept: (args, state) => ({ state: foundByHardware(state, args.guest, args.gfn) }),
     },
     {
       id: 'hw.scrub/reported',
       only: { feature: 'no-vmm' },
       when: 'the worker of the kernel has a report to look at',
-      accept: (args, state) => {
-        const report: McWork = { gfn: args.gfn, step: 'recover', kills: 'never', checks: 0, saysUnmapped: false };
-        const { worker } = guestOf(state, args.guest);
-        return { state: withGuest(state, args.guest, { worker: [...worker, report] }) };
-      },
+      accept: (args, state) => ({ state: foundByHardware(state, args.guest, args.gfn) }),
     },
   ],
   draw: ({ random, state }) => {

@@ -202,7 +202,7 @@ const migrated = (state: State, label: Label): State => {
   const pages = guestOf(state, label).pages.map((page): McPage | undefined => {
     if (page === undefined) return undefined;
     if (page.backing === undefined) return { ...page, detached: undefined };
-    const lines = page.backing.lines.map(({ value }) => ({ value, isBad: false }));
+    const lines = page.backing.lines.map(({ value }) => ({ value, isBad: false, cached: undefined }));
     return { ...page, backing: { ...newFrame(nextFrame++), lines } };
   });
   return withMachine(withGuest(state, label, { pages }), { nextFrame });

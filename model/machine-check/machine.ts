@@ -92,7 +92,7 @@ export const FRESH_CPU: McCpu = {
   work: undefined,
 };
 
-const ZERO: McLine = { value: 0n, isBad: false };
+const ZERO: McLine = { value: 0n, isBad: false, cached: undefined };
 
 export const newFrame = (frame: number): McFrame => ({ frame, lines: LINES.map(() => ZERO) });
 
@@ -121,6 +121,16 @@ export const BOOTED = {
 } as const satisfies Partial<McGuest>;
 
 export const lineOf = (page: McPage, line: string): McLine | undefined => page.backing?.lines[Number(line)];
+
+/** Whether a load of the line gets poison. */
+export const isPoison = ({ isBad, cached }: McLine): boolean => (cached === undefined ? isBad : cached === 'poisoned');
+
+/** The line with the word stored: in a cache, if one has it, or else in memory. Poison stays what it is. */
+export const storedTo = (line: McLine, value: bigint): McLine => ({
+  ...line,
+  value,
+  cached: line.cached === 'clean' ? 'dirty' : line.cached,
+});
 
 export const withLine = (frame: McFrame, line: string, change: Partial<McLine>): McFrame => ({
   ...frame,

@@ -1,11 +1,12 @@
 /** memory_failure() and unpoison_memory(), of the host about what backs a guest frame, and of a guest's kernel about its frames. */
-import type { McPage, McTouch } from '../core/machine-check.ts';
+import type { McPage, McTouch, McWork } from '../core/machine-check.ts';
 import type { Label, State } from '../core/state.ts';
 import {
   endedBy,
   freed,
   guestOf,
   isOwnOfKernel,
+  isVirtual,
   pageOf,
   withEnded,
   withGuest,
@@ -58,6 +59,13 @@ export function hostFailed(state: State, { guest, gfn, isSimulated = false, isRe
     absentFrames:
       isSimulated || !(isOrdinary || !wasThere) ? state.mc.absentFrames : withNumber(state.mc.absentFrames, frame),
   });
+}
+
+/** The kernel on the hardware is told of what is bad in the frame, and nobody has consumed it: the host does its work, or a worker is to. */
+export function foundByHardware(state: State, label: Label, gfn: string): State {
+  if (isVirtual(state)) return hostFailed(state, { guest: label, gfn });
+  const report: McWork = { gfn, step: 'recover', kills: 'never', checks: 0, saysUnmapped: false };
+  return withGuest(state, label, { worker: [...guestOf(state, label).worker, report] });
 }
 
 /** The host has the frame as it found it: it backs the guest frame, and nobody said that it is poisoned. */

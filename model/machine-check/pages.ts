@@ -4,7 +4,19 @@ import type { McHow, McPage } from '../core/machine-check.ts';
 import { pick } from '../core/random.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
-import { cpuOf, CPUS, freed, GFNS, guestOf, LINES, pageOf, poisonEntries, withGuest, withPage } from './machine.ts';
+import {
+  cpuOf,
+  CPUS,
+  freed,
+  GFNS,
+  guestOf,
+  LINES,
+  pageOf,
+  poisonEntries,
+  storedTo,
+  withGuest,
+  withPage,
+} from './machine.ts';
 import {
   aimed,
   busy,
@@ -41,7 +53,7 @@ const ownersOf = ({ use, owner }: Alloc): readonly string[] =>
 const allocated = (page: McPage, args: Alloc): Partial<McPage> => ({
   use: args.use,
   entries: new Map([...poisonEntries(page), ...ownersOf(args).map((task) => [task, 'present'] as const)]),
-  backing: page.backing && { ...page.backing, lines: page.backing.lines.map((line) => ({ ...line, value: 0n })) },
+  backing: page.backing && { ...page.backing, lines: page.backing.lines.map((line) => storedTo(line, 0n)) },
 });
 
 const [ZEROING] = touchRows<Alloc>({

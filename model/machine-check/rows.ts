@@ -4,7 +4,7 @@ import type { McCpu, McGuest, McPage } from '../core/machine-check.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import type { Label, State } from '../core/state.ts';
 import type { Guard } from '../core/transition.ts';
-import { cpuOf, CPUS, GFNS, guestOf, isVirtual, LINES, pageAt } from './machine.ts';
+import { cpuOf, CPUS, GFNS, guestOf, isVirtual, LINES, pageAt, pageOf } from './machine.ts';
 
 export const MCE_SOURCE = 'arch/x86/kernel/cpu/mce/core.c';
 export const MF_SOURCE = 'mm/memory-failure.c';
@@ -117,6 +117,20 @@ export const unplugged = <A extends OnFrame>(command: string): Guard<A> =>
     violated: (args, state) => !isPlugged(args, state),
   });
 
+/** Behind this row there is a frame that something can happen to. */
+export const noFrame = <A extends OnFrame>(command: string): Guard<A> =>
+  aimed<A>(
+    { gfn: GFNS },
+    {
+      id: `${command}/no-frame`,
+      only: { feature: 'virtual' },
+      errno: 'ENOENT',
+      when: 'the host took the frame from behind the guest frame, and nothing backs it',
+      source: HARNESS,
+      violated: (args, state) => pageOf(state, args.guest, args.gfn).backing === undefined,
+    },
+  );
+
 /** Behind this row the CPU runs. */
 export const busy = <A extends OnCpu>(command: string): Guard<A> =>
   aimed<A>(
@@ -175,7 +189,10 @@ export const cpuRuns = ({ stage }: McCpu): boolean => stage === 'runs';
 
 /** Whether a page has something bad in it, or had. */
 export const isAfflicted = ({ isTaken, isPoisoned, isLost, backing }: McPage): boolean =>
-  isTaken || isPoisoned || isLost || backing?.lines.some(({ isBad }) => isBad) === true;
+  isTaken ||
+  isPoisoned ||
+  isLost ||
+  backing?.lines.some(({ isBad, cached }) => isBad || cached === 'poisoned') === true;
 
 /** A value that tells stores apart. */
 export const chooseValue = (random: Random): bigint => BigInt(1 + random.below(250));

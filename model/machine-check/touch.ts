@@ -4,6 +4,7 @@ import type { McCpu, McGuest, McHow, McPage } from '../core/machine-check.ts';
 import { pick, type Random } from '../core/random.ts';
 import type { Label, State } from '../core/state.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
+import { writtenBack } from './cache.ts';
 import {
   cpuOf,
   CPUS,
@@ -14,6 +15,7 @@ import {
   LINES,
   pageAt,
   pageOf,
+  storedTo,
   withLine,
   withoutTask,
   withPage,
@@ -50,8 +52,10 @@ interface Storing {
 
 /** The page with the word in its line; a bad line stays so. */
 function stored(state: State, { guest, gfn: at, line: which, value }: Storing, change: Partial<McPage> = {}): State {
-  const { backing } = pageOf(state, guest, at);
-  return withPage(state, guest, at, { ...change, backing: backing && withLine(backing, which, { value }) });
+  const page = pageOf(state, guest, at);
+  const line = lineOf(page, which);
+  const backing = page.backing && line && withLine(page.backing, which, storedTo(line, value));
+  return withPage(state, guest, at, { ...change, backing });
 }
 
 const wordIn = (state: State, args: Omit<Storing, 'value'>): bigint =>
@@ -193,8 +197,14 @@ export const taskTouch = defineTransition({
       accept: (args, state) => ({ state, value: wordIn(state, args) }),
     },
     {
+      id: 'task.touch/flushed',
+      when: 'the line is flushed, good or bad, from caches as well',
+      applies: ({ how }) => how === 'flush',
+      accept: (args, state) => ({ state: writtenBack(state, args) }),
+    },
+    {
       id: 'task.touch/done',
-      when: 'the line is flushed, good or bad; or what is in it is executed, or walked',
+      when: 'what is in the line is executed, or walked',
       accept: (_args, state) => ({ state }),
     },
   ],
@@ -318,8 +328,8 @@ export const kernelTouch = defineTransition({
     },
     {
       id: 'kernel.touch/flushed',
-      when: 'the line is flushed, good or bad',
-      accept: (_args, state) => ({ state }),
+      when: 'the line is flushed, good or bad, from caches as well',
+      accept: (args, state) => ({ state: writtenBack(state, args) }),
     },
   ],
   draw: ({ random, state }) => {

@@ -4,14 +4,16 @@ import type { McHow, McPage, McTouch, TouchEvent } from '../core/machine-check.t
 import type { Outcome } from '../core/outcome.ts';
 import type { Label, State } from '../core/state.ts';
 import type { Guard } from '../core/transition.ts';
-import { cpuOf, guestOf, isVirtual, lineOf, pageOf, withCpu } from './machine.ts';
+import { cpuOf, guestOf, isPoison, isVirtual, lineOf, pageOf, withCpu } from './machine.ts';
 import type { OnFrame } from './rows.ts';
 
 /** Ways that need what is in the line: a store and a flush do not. */
 const CONSUMING: ReadonlySet<McHow> = new Set(['load', 'fetch', 'walk', 'copyin', 'copy']);
 
-export const isConsumed = (page: McPage, line: string, how: McHow): boolean =>
-  lineOf(page, line)?.isBad === true && CONSUMING.has(how);
+export const isConsumed = (page: McPage, line: string, how: McHow): boolean => {
+  const found = lineOf(page, line);
+  return found !== undefined && isPoison(found) && CONSUMING.has(how);
+};
 
 export const toVmm = (code: 'AR' | 'none'): Outcome => ({ kind: 'sigbus', to: 'vmm', code });
 export const toTask = (code: 'AR' | 'none'): Outcome => ({ kind: 'sigbus', to: 'task', code });
@@ -85,7 +87,7 @@ export function touchRows<A extends OnFrame>(touching: Touching<A>): readonly Gu
       id: `${command}/bad-line`,
       group: 'page',
       result: 'machine check',
-      when: 'the line is bad and is consumed: the hardware raises a machine check, which a host takes on the thread of the vCPU',
+      when: 'the line is bad, no cache hides that, and it is consumed: the hardware raises a machine check, which a host takes on the thread of the vCPU',
       source: 'Intel SDM, volume 3, 17.9.3; arch/x86/kvm/x86.h: kvm_machine_check()',
       violated: (args, state) => {
         const page = pageIn(args, state);

@@ -4,6 +4,7 @@ import type { McGuest, McPage, McWork } from '../core/machine-check.ts';
 import { pickOr } from '../core/random.ts';
 import type { State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type DrawContext, type Guard } from '../core/transition.ts';
+import { writtenBack } from './cache.ts';
 import {
   cpuFor,
   cpuOf,
@@ -12,6 +13,8 @@ import {
   guestOf,
   isOwnOfKernel,
   has,
+  lineOf,
+  LINES,
   pageOf,
   withEvents,
   withoutTask,
@@ -202,6 +205,21 @@ export const kernelRecover = defineTransition({
 const makesUncacheable = (args: Stepping, state: State): boolean =>
   !(has(state, 'isolate-as-told') && workAt(args, state).saysUnmapped) && pageAt(args, state).oneToOne === 'present';
 
+/** The first line whose flush leaves the guest; undefined where all of them can be flushed. */
+function firstGone(args: Stepping, state: State): '0' | '1' | undefined {
+  const page = pageAt(args, state);
+  if (page.isTaken) return '0';
+  // Poison that the first flush writes back is reported, and the host takes the page before the second.
+  return lineOf(page, '0')?.cached === 'poisoned' ? '1' : undefined;
+}
+
+/** The entry becomes uncacheable, and then these lines are flushed, one by one. */
+function flushed(args: Stepping, state: State, lines: readonly string[]): State {
+  const { gfn } = workAt(args, state);
+  const changed = withPage(state, args.guest, gfn, { oneToOne: 'uncacheable' });
+  return lines.reduce((now, line) => writtenBack(now, { guest: args.guest, gfn, line }), changed);
+}
+
 const isolated = (args: Stepping, state: State, change: Partial<McPage>, touched: number): State => {
   const { gfn } = workAt(args, state);
   const after = withWork(withPage(state, args.guest, gfn, change), args.guest, args.by, undefined);
@@ -224,16 +242,18 @@ export const kernelIsolate = defineTransition({
       id: 'kernel.isolate/flushes-what-is-gone',
       only: { feature: 'flush-exits' },
       result: 'SIGBUS AR to the VMM, MEMORY_FAULT EHWPOISON',
-      when: 'the page becomes uncacheable, which flushes its lines, and the host has taken it: the flush of the first line leaves the guest',
+      when: 'the page becomes uncacheable, which flushes its lines, and the host has taken it, or does so because poison was flushed: the flush of the next line leaves the guest',
       source: `${THREAD}; arch/x86/mm/pat/set_memory.c: cpa_flush()`,
-      violated: (args, state) => makesUncacheable(args, state) && pageAt(args, state).isTaken,
+      violated: (args, state) => makesUncacheable(args, state) && firstGone(args, state) !== undefined,
       outcome: (args, state) => exitOf(state, args.guest, workAt(args, state).gfn),
       leaves: (args, state) => {
         const { gfn } = workAt(args, state);
-        const changed = withPage(state, args.guest, gfn, { oneToOne: 'uncacheable' });
+        const gone = firstGone(args, state) ?? '0';
+        const before = LINES.slice(0, Number(gone));
         const touch = { gfn, context: 'kernel', how: 'isolate' } as const;
-        const after = exited(changed, args.guest, cpuFor(args.by), touch, '0');
-        return withEvents(after, { isolations: [{ vm: args.guest, gfn: Number(gfn), touched: 1 }] });
+        const after = exited(flushed(args, state, before), args.guest, cpuFor(args.by), touch, gone);
+        const touched = before.length + 1;
+        return withEvents(after, { isolations: [{ vm: args.guest, gfn: Number(gfn), touched }] });
       },
     }),
   ],
@@ -257,8 +277,8 @@ export const kernelIsolate = defineTransition({
     {
       id: 'kernel.isolate/uncacheable',
       only: { feature: 'isolate-uncacheable' },
-      when: 'the entry becomes uncacheable, and both lines are flushed; nothing comes of that on hardware',
-      accept: (args, state) => ({ state: isolated(args, state, { oneToOne: 'uncacheable' }, 2) }),
+      when: 'the entry becomes uncacheable, and both lines are flushed, so that no cache has them; nothing comes of that on hardware',
+      accept: (args, state) => ({ state: isolated(args, flushed(args, state, LINES), {}, LINES.length) }),
     },
     {
       id: 'kernel.isolate/absent',

@@ -78,6 +78,7 @@ const PARTS = {
     poisonFor: z.array(whole),
   }),
   backing: z.object({ vm: label, gfn: whole, frame: whole.optional(), taken: z.boolean() }),
+  cached: z.object({ frame: whole, line: whole, state: z.string() }),
   touches: z.object({ vm: label, gfn: whole, line: whole, by: z.string(), how: z.string(), comesTo: z.string() }),
   isolations: z.object({ vm: label, gfn: whole, touched: whole }),
   endings: z.object({

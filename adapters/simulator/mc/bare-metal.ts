@@ -2,7 +2,7 @@
 import type { BackingFact, Facts } from '../../../model/core/facts.ts';
 import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
-import { consumes, Stopped, type Access, type Cpu, type Touched } from './cpu.ts';
+import { consumes, flushes, Stopped, type Access, type Cpu, type Touched } from './cpu.ts';
 import { GFNS } from './guest-mm.ts';
 import { McMachine, UNDISTURBED, type Guest } from './machine.ts';
 import { ofFetch, reportOf } from './mca.ts';
@@ -16,7 +16,7 @@ export interface MetalGuest extends Guest {
 const MEMORY_BANK = 1;
 
 export class BareMetal extends McMachine<MetalGuest> {
-  private readonly memory = new PhysicalMemory();
+  protected override readonly memory = new PhysicalMemory();
   private nextFrame = 0;
 
   override create(label: Label): Outcome {
@@ -41,6 +41,7 @@ export class BareMetal extends McMachine<MetalGuest> {
     const frame = guest.firstFrame + access.gfn;
     const word = this.memory.load(frame, access.line);
     if (word === 'poison' && consumes(access.how)) return this.raiseMachineCheck(guest, cpu, access);
+    if (flushes(access.how)) this.writeBack(guest, frame, access.gfn, access.line);
     if (access.value !== undefined) this.memory.store(frame, access.line, access.value);
     return word === 'poison' ? 0n : word;
   }
@@ -55,6 +56,10 @@ export class BareMetal extends McMachine<MetalGuest> {
     cpu.access = access;
     this.noteTouch(guest, access, 'machine-check');
     return new Stopped({ kind: 'machine-check', ends: 'nobody' });
+  }
+
+  protected override behind({ firstFrame }: MetalGuest, gfn: number): { frame: number; isTaken: boolean } {
+    return { frame: firstFrame + gfn, isTaken: false };
   }
 
   /** DMA: what is poisoned comes to the device as such. */
@@ -87,6 +92,7 @@ export class BareMetal extends McMachine<MetalGuest> {
     const pages = [...this.guests.values()].flatMap(({ firstFrame, kernel }) =>
       [...kernel.pages.values()].map((page) => ({ ...page, frame: firstFrame + page.pfn })),
     );
+    const frames = pages.map(({ frame }) => frame);
     // There is no host, and so no free list of one.
     return {
       ...this.factsOfGuests(),
@@ -95,7 +101,8 @@ export class BareMetal extends McMachine<MetalGuest> {
       ),
       stageTwo: [],
       hostMaps: [],
-      lines: this.memory.badLines(pages.map(({ frame }) => frame)),
+      lines: this.memory.badLines(frames),
+      cached: this.memory.cachedLines(frames),
       poisoned: pages.flatMap(({ hwpoison, frame }) => (hwpoison ? [frame] : [])),
       absent: [],
     };

@@ -9,7 +9,7 @@ import { BareMetal, type MetalGuest } from './bare-metal.ts';
 import { Stopped, toldOf, type Cpu, type Touched } from './cpu.ts';
 import type { Work } from './guest-kernel.ts';
 import type { Owner } from './guest-mm.ts';
-import type { Guest, McMachine as Machine, Where } from './machine.ts';
+import type { CacheEvent, Guest, McMachine as Machine, Where } from './machine.ts';
 import type { VirtualGuest } from './hosting.ts';
 import { VirtualMachine } from './virtual.ts';
 
@@ -45,7 +45,7 @@ const isRunning = ({ stage }: Cpu): boolean => stage === 'runs';
 const refusal = (...refusals: readonly (Errno | false)[]): Errno | undefined =>
   refusals.find((each): each is Errno => each !== false);
 
-const unplugged = (guest: Guest, { gfn }: Args): Errno | false => !isPlugged(guest, gfn) && 'EFAULT';
+const unplugged = (guest: Guest, { gfn }: Pick<Args, 'gfn'>): Errno | false => !isPlugged(guest, gfn) && 'EFAULT';
 const stopped = (guest: Guest, id: string): Errno | false => !isRunning(cpuOf(guest, id)) && 'EBUSY';
 const stoppedAny = ({ kernel }: Guest): Errno | false => !kernel.cpus.every(isRunning) && 'EBUSY';
 
@@ -137,6 +137,8 @@ const COMMON: Handlers<Machine, Guest> = {
     when(refusal(unplugged(guest, args)), () =>
       disturbing(guest, () => machine.spoil(guest, Number(args.gfn), Number(args.line))),
     ),
+  'hw.cache': (machine, guest, args: Omit<Args, 'how'> & { how: CacheEvent }) =>
+    when(refusal(unplugged(guest, args)), () => machine.cache(guest, Number(args.gfn), Number(args.line), args.how)),
   'hw.scrub': (machine, guest, args: Args) =>
     when(refusal(unplugged(guest, args)), () => machine.scrub(guest, Number(args.gfn))),
   'kernel.handle': (_machine, guest, { cpu }: Args) =>

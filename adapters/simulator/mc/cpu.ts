@@ -41,6 +41,9 @@ export class Cpu {
 /** Stores and flushes of a bad line raise nothing. */
 export const consumes = (how: McHow): boolean => !['store', 'zero', 'flush', 'isolate'].includes(how);
 
+/** What takes a line out of caches. */
+export const flushes = (how: McHow): boolean => how === 'flush' || how === 'isolate';
+
 const LOADS: readonly McHow[] = ['load', 'copyin', 'copy'];
 /** What the command tells: the word, where it loads one. */
 export const toldOf = (how: McHow, word: bigint): bigint | undefined => (LOADS.includes(how) ? word : undefined);

@@ -220,7 +220,7 @@ export class GuestKernel extends GuestMm {
   }
 
   /** cpa_flush() */
-  private cpaFlush(address: bigint, clflush: Clflush): Stopped | undefined {
+  protected cpaFlush(address: bigint, clflush: Clflush): Stopped | undefined {
     const pfn = this.oneToOne.pfnOf(this.oneToOne.fixAddr(address));
     if (!this.oneToOne.lookup(pfn).present) return undefined;
     for (const line of LINES) {

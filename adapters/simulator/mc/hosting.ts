@@ -12,7 +12,7 @@ import type { GuestKernel } from './guest-kernel.ts';
 import { GFNS } from './guest-mm.ts';
 import type { HostKernel, Vmm } from './host-kernel.ts';
 import { McMachine, UNDISTURBED, type Guest, type Where } from './machine.ts';
-import { LINES, runs } from './physical-memory.ts';
+import { LINES, runs, type PhysicalMemory } from './physical-memory.ts';
 
 export interface VirtualGuest extends Guest {
   vmm: Vmm;
@@ -24,6 +24,14 @@ export abstract class Hosting extends McMachine<VirtualGuest> {
   constructor(config: Config, Kernel: typeof GuestKernel, Host: typeof HostKernel) {
     super(config, Kernel);
     this.host = new Host();
+  }
+
+  protected override get memory(): PhysicalMemory {
+    return this.host.memory;
+  }
+
+  protected override behind({ vmm }: VirtualGuest, gfn: number): { frame: number | undefined; isTaken: boolean } {
+    return { frame: this.host.frameOf(vmm, gfn), isTaken: this.host.isTaken(vmm, gfn) };
   }
 
   override create(label: Label, memory: McGuest['memory']): Outcome {
@@ -169,6 +177,7 @@ export abstract class Hosting extends McMachine<VirtualGuest> {
   override facts(): Facts {
     const guests = [...this.guests.values()];
     const backing = guests.flatMap((guest) => this.backing(guest));
+    const frames = backing.flatMap(({ frame }) => frame ?? []);
     return {
       ...this.factsOfGuests(),
       backing,
@@ -187,7 +196,8 @@ export abstract class Hosting extends McMachine<VirtualGuest> {
         ),
       ),
       // A line of a free frame, of which the host does not know, is nobody's.
-      lines: this.host.memory.badLines(backing.flatMap(({ frame }) => frame ?? [])),
+      lines: this.memory.badLines(frames),
+      cached: this.memory.cachedLines(frames),
       poisoned: this.host.poisonedFrames,
       absent: runs(this.host.absentFrames),
       free: runs(this.host.freeFrames),

@@ -1,12 +1,13 @@
 /** What every machine of this realm is: guests by label, what happened to them, and what is seen of their kernels. */
 import type { CpuFact, Facts, GuestFact, GuestPageFact, TaskFact } from '../../../model/core/facts.ts';
 import type { EndingEvent, IsolationEvent, McGuest, McHow, TouchEvent } from '../../../model/core/machine-check.ts';
-import type { Outcome } from '../../../model/core/outcome.ts';
+import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Config, Feature } from '../../../model/core/profile.ts';
 import type { Label } from '../../../model/core/state.ts';
 import type { Access, Cpu, Touched } from './cpu.ts';
 import { GuestKernel } from './guest-kernel.ts';
 import { CPUS, type Platform } from './guest-mm.ts';
+import type { PhysicalMemory } from './physical-memory.ts';
 
 export interface Guest {
   readonly label: Label;
@@ -19,6 +20,8 @@ export interface Guest {
 
 /** What nothing has happened to yet. */
 export const UNDISTURBED = { state: 'running', disturbed: false, reboots: 0, replaced: 0 } as const;
+
+export type CacheEvent = 'fill' | 'spoil' | 'evict';
 
 /** In which kernel. */
 export type Where = 'guest' | 'host';
@@ -46,6 +49,9 @@ export abstract class McMachine<G extends Guest = Guest> {
   abstract simulate(guest: G, gfn: number, where: Where): Outcome;
   abstract unpoison(guest: G, gfn: number, where: Where): Outcome;
   abstract facts(): Facts;
+  protected abstract readonly memory: PhysicalMemory;
+  /** The frame behind a guest frame, and whether speculation gets there. */
+  protected abstract behind(guest: G, gfn: number): { readonly frame: number | undefined; readonly isTaken: boolean };
   protected abstract access(guest: G, cpu: Cpu, access: Access): Touched;
 
   has(feature: Feature): boolean {
@@ -81,6 +87,29 @@ export abstract class McMachine<G extends Guest = Guest> {
   end(guest: G, state: Exclude<McGuest['state'], 'running'>, why: Omit<EndingEvent, 'vm' | 'task'>): void {
     guest.state = state;
     this.endings.push({ vm: guest.label, ...why });
+  }
+
+  /** hw.cache: what happens to a line without anybody’s doing. */
+  cache(guest: G, gfn: number, line: number, how: CacheEvent): Outcome {
+    const { frame, isTaken } = this.behind(guest, gfn);
+    if (frame === undefined) return fails('ENOENT');
+    switch (how) {
+      case 'fill':
+        if (!isTaken && guest.kernel.oneToOne.shows(gfn) === 'present') this.memory.fetch(frame, line);
+        return ok();
+      case 'spoil':
+        if (!this.memory.spoilCached(frame, line)) return fails('ENOENT');
+        guest.disturbed = true;
+        return ok();
+      case 'evict':
+        this.writeBack(guest, frame, gfn, line);
+        return ok();
+    }
+  }
+
+  /** Poison that comes to memory is reported as what the scrubber finds there. */
+  protected writeBack(guest: G, frame: number, gfn: number, line: number): void {
+    if (this.memory.writeBack(frame, line)) this.scrub(guest, gfn);
   }
 
   protected noteTouch(

@@ -5,7 +5,7 @@
 import type { McSeverity } from '../../../model/core/machine-check.ts';
 import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Config } from '../../../model/core/profile.ts';
-import { consumes, Stopped, type Access, type Cpu, type Touched } from './cpu.ts';
+import { consumes, flushes, Stopped, type Access, type Cpu, type Touched } from './cpu.ts';
 import { GuestKernel } from './guest-kernel.ts';
 import { HostKernel, type VcpuThread, type Vmm } from './host-kernel.ts';
 import { Hosting, type VirtualGuest } from './hosting.ts';
@@ -35,6 +35,7 @@ export class VirtualMachine extends Hosting {
     if (frame === 'EHWPOISON') return this.exitToVmm(guest, cpu, access);
     const word = this.host.memory.load(frame, line);
     if (word === 'poison' && consumes(how)) return this.machineCheckInGuest(guest, cpu, access, frame);
+    if (flushes(how)) this.writeBack(guest, frame, gfn, line);
     if (value !== undefined) this.host.memory.store(frame, line, value);
     return word === 'poison' ? 0n : word;
   }
