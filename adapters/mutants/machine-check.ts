@@ -403,7 +403,7 @@ const kernels: readonly Fault[] = [
   },
   {
     id: 'isolates-wrong-half',
-    shortest: 6,
+    shortest: 5,
     profile: NOW,
     fault: 'splits a large entry, and isolates the other page of it',
     machine: withPart({
