@@ -168,7 +168,6 @@ export const PROFILES: readonly Profile[] = [
     title: 'Linux 7.3 with KVM_LINK_GUEST_MEMFD: several files on one inode',
     release: [7, 3, 4],
     features: ['gmem-link'],
-    concedes: conceded(NOT_WRITTEN_BACK, 'memory/free-is-present'),
     source: 'RFC v2 "New KVM ioctl to link a gmem inode to a new gmem file", May 2025, on 7.3.4',
   },
   {
@@ -272,6 +271,7 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['gmem-link'],
     realm: 'sev',
+    concedes: conceded(NOT_WRITTEN_BACK, 'memory/free-is-present'),
     source: 'RFC v2 "New KVM ioctl to link a gmem inode to a new gmem file", May 2025, on 7.3.4',
   },
   {
