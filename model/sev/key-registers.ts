@@ -12,6 +12,9 @@ import { behind, byVcpu, deadVcpu, noVcpu, openVcpus, type OnVcpu } from './key-
 const setDomains = { vm, vcpu, value: u64() } as const;
 type Set = ArgsOf<typeof setDomains>;
 
+/** sev_vm_init(): by its type, whatever becomes of the VM later. A mirror may be of another type than its source. */
+const hasProtectedState = (args: OnVcpu, state: State): boolean => ['sev-es', 'snp'].includes(behind(args, state).type);
+
 const isEncrypted = (args: OnVcpu, state: State): boolean =>
   behind(args, state).vcpus.get(args.vcpu)?.isEncrypted === true;
 
@@ -31,14 +34,14 @@ export const sevSetRegs = defineTransition({
       id: 'sev.set-regs/protected',
       group: KIND,
       errno: 'EINVAL',
-      when: 'the vCPU is encrypted, and the VM is of a type of SEV’s',
-      violated: (args, state) => behind(args, state).type !== 'default' && isEncrypted(args, state),
+      when: 'the vCPU is encrypted, and the VM is of type SEV-ES or SNP',
+      violated: (args, state) => hasProtectedState(args, state) && isEncrypted(args, state),
     }),
   ],
   accepts: [
     {
       id: 'sev.set-regs/without-effect',
-      when: 'the vCPU is encrypted, and the VM was made an SEV-ES guest by KVM_SEV_ES_INIT: KVM takes them, and nobody uses them',
+      when: 'the vCPU is encrypted, and the VM is an SEV-ES guest by KVM_SEV_ES_INIT, or as a mirror of one: KVM takes them, and nobody uses them',
       source: 'arch/x86/kvm/svm/sev.c: sev_vm_init()',
       applies: isEncrypted,
       accept: (_args, state) => ({ state }),
