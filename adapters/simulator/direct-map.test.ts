@@ -421,3 +421,47 @@ describe('a file of a tebibyte', () => {
     expect(prefault()).toBe(gave(TEBIBYTE));
   });
 });
+
+describe('a host address that is kept', () => {
+  const kept = (profile: string): Host => {
+    const host = new Host(profile);
+    host.convert(0n, 4n, 0n);
+    expect(host.run('ghc.create', { ghc: 'ghc0', vcpu: 'vcpu0' })).toBe('ok');
+    expect(host.run('ghc.init', { ghc: 'ghc0', gpa: 0n, length: 16n })).toBe('ok');
+    return host;
+  };
+  const write = (host: Host, offset: bigint, value: bigint): string =>
+    host.run('ghc.write', { ghc: 'ghc0', offset, length: 8n, value });
+  const read = (host: Host, offset: bigint): string => host.run('ghc.read', { ghc: 'ghc0', offset, length: 8n });
+
+  it.each(ALL)('in %s is where the process looks, up to its end', (profile) => {
+    const host = kept(profile);
+    expect(write(host, 8n, 5n)).toBe('ok');
+    expect(host.run('host.load', { mapping: 'arena', offset: 8n })).toBe(gave(5n));
+    expect(read(host, 16n)).toBe('EINVAL');
+  });
+
+  it.each(BY_REINSERTION)('in %s is of no use for private memory', (profile) => {
+    const host = kept(profile);
+    write(host, 0n, 5n);
+    host.convert(0n, 1n, ATTRIBUTE_PRIVATE);
+    host.store(0n, 7n);
+    expect(read(host, 0n)).toBe(gave(7n));
+  });
+
+  it.each(BY_HOST_ADDRESS)('in %s is gone to for private memory as well', (profile) => {
+    const host = kept(profile);
+    write(host, 0n, 5n);
+    host.convert(0n, 1n, ATTRIBUTE_PRIVATE);
+    expect(read(host, 0n)).toBe(gave(5n));
+  });
+
+  it('is lost by a range that has none, until the slots change', () => {
+    const host = kept(COUNTED);
+    expect(host.run('ghc.init', { ghc: 'ghc0', gpa: 4n * PAGE, length: 8n })).toBe('EFAULT');
+    expect(read(host, 0n)).toBe('EFAULT');
+    const slot = { vm: 'vm0', api: 'v2', slot: 1n, flags: 0n, gpa: 4n * PAGE, size: PAGE, gmem: 'none', offset: 0n };
+    host.run('slot.set', { ...slot, hva: { base: 'arena', offset: 8n * PAGE } });
+    expect(read(host, 0n)).toBe(gave(0n));
+  });
+});
