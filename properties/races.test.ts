@@ -4,7 +4,7 @@ import { RACE_MUTANTS, type Mutant } from '../adapters/mutants/index.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import type { Target } from '../adapters/adapter.ts';
 import { runRaces, type RaceCampaign } from '../conformance/race-campaign.ts';
-import { raceAnywhere } from '../conformance/race.ts';
+import { raceAnywhere, raceAt } from '../conformance/race.ts';
 import { PLAIN } from '../report/colors.ts';
 import { printRaceFailure } from '../report/race.ts';
 import { FIXED_SEED, freshSeed, parse, specify } from './support.ts';
@@ -153,6 +153,18 @@ sev.close vm=vm0 which=vm
     shows: 'key/pins-balanced',
   },
   {
+    mutant: 'copy-without-locks',
+    race: 'copy ∥ move',
+    text: `sev.vm vm=vm0 type=default
+sev.init vm=vm0 how=init flags=0 features=0 ghcb=0
+sev.vm vm=vm1 type=default
+sev.vm vm=vm2 type=default
+sev.copy vm=vm1 from=vm0
+sev.move vm=vm2 from=vm0
+`,
+    shows: 'key/helper-within-owner',
+  },
+  {
     mutant: 'vcpus-unlocked-at-finish',
     race: 'end of the launch ∥ registers',
     text: `sev.vm vm=vm0 type=snp
@@ -217,6 +229,32 @@ sev.move vm=vm1 from=vm0
 sev.region-${what} vm=vm0 addr=arena size=0x1000
 `;
   expect(raceAnywhere(checking, parse(checking.specification, text))).toBeUndefined();
+});
+
+const THREE_VMS = `sev.vm vm=vm0 type=default
+sev.init vm=vm0 how=init flags=0 features=0 ghcb=0
+sev.vm vm=vm1 type=default
+sev.vm vm=vm2 type=default
+`;
+
+describe('keys that two commands want at once', () => {
+  const checking = { specification: specify('sev-linux-7.3'), target: simulatorTarget() };
+
+  it.each([
+    ['two moves from one VM', 'sev.move vm=vm1 from=vm0', 'sev.move vm=vm2 from=vm0'],
+    ['a move and a copy', 'sev.move vm=vm1 from=vm0', 'sev.copy vm=vm2 from=vm0'],
+    ['two copies', 'sev.copy vm=vm1 from=vm0', 'sev.copy vm=vm2 from=vm0'],
+    ['two moves to one VM', 'sev.move vm=vm1 from=vm0', 'sev.move vm=vm1 from=vm2'],
+    ['a chain of moves', 'sev.move vm=vm1 from=vm0', 'sev.move vm=vm2 from=vm1'],
+    ['moves in a ring', 'sev.move vm=vm1 from=vm0', 'sev.move vm=vm0 from=vm1'],
+    ['a copy, and the end of its owner’s descriptor', 'sev.copy vm=vm1 from=vm0', 'sev.close vm=vm0 which=vm'],
+    ['a move, and the end of its source’s descriptor', 'sev.move vm=vm1 from=vm0', 'sev.close vm=vm0 which=vm'],
+  ])('are one’s or the other’s: %s', (_what, first, second) => {
+    const tally = { schedules: 0, blocked: 0 };
+    const program = parse(checking.specification, `${THREE_VMS}${first}\n${second}\n`);
+    expect(raceAt(checking, program, 4, tally)).toBeUndefined();
+    expect(tally.schedules).toBeGreaterThan(4);
+  });
 });
 
 describe('what is no race', () => {

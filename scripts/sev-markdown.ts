@@ -34,6 +34,8 @@ What reading 7.3.4 (\`arch/x86/kvm/svm/sev.c\`) showed besides:
 - **guest_memfd frees pages of SEV and SEV-ES with dirty lines in caches.** Memory that user space maps is written back when it is taken (\`sev_guest_memory_reclaimed()\`, of CVE-2022-0171).
   Pages of guest_memfd go through \`sev_gmem_make_shared()\`, which says why they must be flushed as well, and does so only where the RMP has them assigned, as SNP’s are. A guest of SEV or SEV-ES that
   has its memory in a file with INIT_SHARED is not. \`sev-gmem-link\` concedes \`memory/free-is-present\` for it.
+- **A page-state change that is answered wrongly stays under way.** A VMM may answer 0, EINVAL or EAGAIN. At anything else \`snp_complete_one_psc()\` has KVM_RUN fail with EINVAL, and \`psc.batch_size\`
+  stays as it is. If the VMM runs the guest again, that has no answer, and its next change meets the WARN_ON_ONCE() at the beginning of \`snp_do_psc()\`: a VMM and its guest can have the host warn. By reading; the specification has no VMM that does so.
 - **A flush frees both ranges.** It is made only when the range that is asked for has nothing free and something to reclaim, and then serves
   the ASIDs of SEV-ES and SNP as well as those of SEV.
 

@@ -396,6 +396,29 @@ export const SEV_RACE_FAULTS: readonly Fault[] = [
     },
   },
   {
+    id: 'copy-without-locks',
+    shortest: 6,
+    profile: LINUX,
+    fault: 'makes a mirror without the locks that a move takes, of a VM that may have moved since it was looked at',
+    machine: class extends SevHost {
+      private copies: Kvm | undefined;
+
+      override sevVmCopyEncContextFrom(kvm: Kvm, from: string): Errno | undefined {
+        this.copies = kvm;
+        const error = super.sevVmCopyEncContextFrom(kvm, from);
+        this.copies = undefined;
+        return error;
+      }
+      override sevLockTwoVms(dst: Kvm, src: Kvm): Errno | undefined {
+        if (dst !== this.copies) return super.sevLockTwoVms(dst, src);
+        return dst === src ? 'EINVAL' : undefined;
+      }
+      override sevUnlockTwoVms(dst: Kvm, src: Kvm): void {
+        if (dst !== this.copies) super.sevUnlockTwoVms(dst, src);
+      }
+    },
+  },
+  {
     id: 'vcpus-unlocked-at-finish',
     shortest: 6,
     profile: LINUX,

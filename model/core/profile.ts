@@ -312,7 +312,8 @@ export const PROFILES: readonly Profile[] = [
     release: [7, 3, 4],
     features: ['hypercall-patched'],
     realm: 'hypercall',
-    source: 'v2 "Add AMD SEV specific Hypercall3", December 2020, on what it changes',
+    source:
+      'v2 "Add AMD SEV specific Hypercall3", December 2020: what it says of hypercalls without it; otherwise KVM of 7.3.4',
   },
   {
     id: 'hypercall-linux-7.3',

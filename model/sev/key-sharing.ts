@@ -1,5 +1,6 @@
 /** A key of two VMs: a mirror beside its owner, or a VM that takes over from another. */
 import { sevSource } from '../core/domain.ts';
+import type { Observation } from '../core/outcome.ts';
 import { pickOr, type Random } from '../core/random.ts';
 import { NO_FD, OTHER, type Label, type State } from '../core/state.ts';
 import type { SevVm } from '../core/state-sev.ts';
@@ -94,6 +95,10 @@ const fromSnp = (command: string): Guard<Pair> =>
     isSo: (_to, from) => from.isSnp,
   });
 
+/** One of the VMs takes part in another such command: migration_in_progress, sev_lock_two_vms(). */
+const meetsAnother = (_args: Pair, observed: Observation): boolean =>
+  observed.kind === 'errno' && observed.errno === 'EBUSY';
+
 /** Draws two VMs, of which one can get what the other has. */
 function drawPair(
   { random, state }: DrawContext,
@@ -116,6 +121,7 @@ export const sevCopy = defineTransition({
   source: COPY,
   args: pairDomains,
   mayAlso: [],
+  transient: meetsAnother,
   weight: 8,
   guards: [
     ...sourceRows('sev.copy', COPY),
@@ -192,6 +198,7 @@ export const sevMove = defineTransition({
   source: MOVE,
   args: pairDomains,
   mayAlso: [],
+  transient: meetsAnother,
   weight: 8,
   guards: [
     ...sourceRows('sev.move', MOVE),
