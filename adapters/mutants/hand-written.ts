@@ -6,6 +6,7 @@ import type { Fault } from './fault.ts';
 import { GUEST_MEMFD_FAULTS } from './guest-memfd.ts';
 import { HVA_CACHE_FAULTS } from './hva-cache.ts';
 import { HYPERCALL_FAULTS } from './hypercall.ts';
+import { VMM_FAULTS } from './machine-check-vmm.ts';
 import { MACHINE_CHECK_FAULTS } from './machine-check.ts';
 import type { Mutant } from './mutant.ts';
 import { PAGE_STATUS_FAULTS } from './page-status.ts';
@@ -34,5 +35,6 @@ export const HAND_WRITTEN = handWritten([
   ...SEV_FAULTS,
   ...PAGE_STATUS_FAULTS,
   ...HYPERCALL_FAULTS,
+  ...VMM_FAULTS,
   ...MACHINE_CHECK_FAULTS,
 ]);

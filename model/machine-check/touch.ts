@@ -1,4 +1,4 @@
-/** Tasks of a guest and its kernel touch memory. */
+/** Tasks of a guest touch memory, or somebody does on behalf of them. */
 import { choice, u64 } from '../core/domain.ts';
 import type { McCpu, McGuest, McHow, McPage } from '../core/machine-check.ts';
 import { pick, type Random } from '../core/random.ts';
@@ -22,13 +22,10 @@ import {
 } from './machine.ts';
 import {
   aimed,
-  busy,
-  chooseAside,
   chooseCpu,
   chooseFrame,
   chooseGuest,
   chooseValue,
-  cpu,
   cpuRuns,
   ended,
   gfn,
@@ -51,14 +48,18 @@ interface Storing {
 }
 
 /** The page with the word in its line; a bad line stays so. */
-function stored(state: State, { guest, gfn: at, line: which, value }: Storing, change: Partial<McPage> = {}): State {
+export function stored(
+  state: State,
+  { guest, gfn: at, line: which, value }: Storing,
+  change: Partial<McPage> = {},
+): State {
   const page = pageOf(state, guest, at);
   const line = lineOf(page, which);
   const backing = page.backing && line && withLine(page.backing, which, storedTo(line, value));
   return withPage(state, guest, at, { ...change, backing });
 }
 
-const wordIn = (state: State, args: Omit<Storing, 'value'>): bigint =>
+export const wordIn = (state: State, args: Omit<Storing, 'value'>): bigint =>
   lineOf(pageOf(state, args.guest, args.gfn), args.line)?.value ?? 0n;
 
 const TASK_WAYS = ['load', 'store', 'fetch', 'flush', 'walk', 'copyin'] as const;
@@ -72,12 +73,12 @@ const taskDomains = {
 } as const;
 type TaskTouch = ArgsOf<typeof taskDomains>;
 
-const pageIn = (args: { readonly guest: Label; readonly gfn: string }, state: State): McPage =>
+export const pageIn = (args: { readonly guest: Label; readonly gfn: string }, state: State): McPage =>
   pageOf(state, args.guest, args.gfn);
 
 const ownCpu = (args: TaskTouch, state: State): McCpu => cpuOf(state, args.guest, args.task);
 
-const TELLING: ReadonlySet<McHow> = new Set(['load', 'copyin', 'copy']);
+export const TELLING: ReadonlySet<McHow> = new Set(['load', 'copyin', 'copy']);
 
 export const taskTouch = defineTransition({
   name: 'task.touch',
@@ -249,98 +250,5 @@ function copyingTask(random: Random, guest: McGuest): Pick<TaskTouch, 'task' | '
 const badLine = (guest: McGuest, at: string) =>
   LINES.find((each) => pageAt(guest, at)?.backing?.lines[Number(each)]?.isBad === true);
 
-const chooseLine = (random: Random, guest: McGuest, at: string): (typeof LINES)[number] =>
+export const chooseLine = (random: Random, guest: McGuest, at: string): (typeof LINES)[number] =>
   (random.below(3) > 0 ? badLine(guest, at) : undefined) ?? pick(random, LINES);
-
-const KERNEL_WAYS = ['load', 'store', 'flush', 'copy'] as const;
-const kernelDomains = { guest: guestLabel, cpu, gfn, line, how: choice(...KERNEL_WAYS), value: u64() } as const;
-type KernelTouch = ArgsOf<typeof kernelDomains>;
-
-const isAbsent = (args: KernelTouch, state: State): boolean => pageIn(args, state).oneToOne === 'absent';
-
-export const kernelTouch = defineTransition({
-  name: 'kernel.touch',
-  realm: 'mc',
-  summary: 'The kernel of a guest touches a frame in its 1:1 map.',
-  does: 'the kernel on that CPU loads the word, stores `value`, flushes the line, or copies the word with a fixup for machine checks (`copy_mc_to_kernel()`)',
-  tells: 'the word, where it is loaded or copied',
-  source: 'arch/x86/mm/fault.c: page_fault_oops(); arch/x86/lib/copy_mc.c: copy_mc_to_kernel()',
-  args: kernelDomains,
-  mayAlso: [],
-  weight: 16,
-  guards: [
-    noGuest<KernelTouch>('kernel.touch'),
-    ended<KernelTouch>('kernel.touch'),
-    unplugged<KernelTouch>('kernel.touch'),
-    busy<KernelTouch>('kernel.touch'),
-    aimed<KernelTouch>(
-      { gfn: GFNS },
-      {
-        id: 'kernel.touch/absent',
-        group: 'page',
-        only: { feature: 'absent-entries' },
-        errno: 'EIO',
-        when: 'the 1:1 map does not show the frame, and the copy ends at the fault',
-        violated: (args, state) => isAbsent(args, state) && args.how === 'copy',
-      },
-    ),
-    aimed<KernelTouch>(
-      { gfn: GFNS },
-      {
-        id: 'kernel.touch/oops',
-        group: 'page',
-        only: { feature: 'absent-entries' },
-        result: 'oops',
-        when: 'the 1:1 map does not show the frame: the task of the CPU is killed',
-        violated: (args, state) => isAbsent(args, state) && args.how !== 'copy',
-        outcome: () => ({ kind: 'oops' }),
-        leaves: (args, state) =>
-          guestOf(state, args.guest).alive[Number(args.cpu)] === true
-            ? withoutTask(
-                state,
-                args.guest,
-                args.cpu,
-                endedBy(args.guest, 'oops', { gfn: args.gfn, context: 'kernel', how: args.how }, args.cpu),
-              )
-            : state,
-      },
-    ),
-    ...touchRows<KernelTouch>({
-      command: 'kernel.touch',
-      cpuOf: (args) => args.cpu,
-      lineOf: (args) => args.line,
-      touchOf: ({ gfn: at, how }) => ({ gfn: at, how, context: how === 'copy' ? 'copy' : 'kernel' }),
-      aimed: (row) => aimed({ gfn: GFNS, line: LINES }, row),
-    }),
-  ],
-  accepts: [
-    {
-      id: 'kernel.touch/stored',
-      when: 'the word is stored. A bad line stays bad',
-      applies: ({ how }) => how === 'store',
-      accept: (args, state) => ({ state: stored(state, args) }),
-    },
-    {
-      id: 'kernel.touch/told',
-      when: 'the word is loaded, or copied',
-      applies: ({ how }) => TELLING.has(how),
-      accept: (args, state) => ({ state, value: wordIn(state, args) }),
-    },
-    {
-      id: 'kernel.touch/flushed',
-      when: 'the line is flushed, good or bad, from caches as well',
-      accept: (args, state) => ({ state: writtenBack(state, args) }),
-    },
-  ],
-  draw: ({ random, state }) => {
-    const label = chooseAside(random, state, (guest) => guest.state === 'running' && guest.cpus.some(cpuRuns));
-    if (label === undefined) return undefined;
-    const guest = guestOf(state, label);
-    const at = chooseFrame(random, guest, random.below(3) > 0 ? isAfflicted : () => true);
-    return {
-      ...{ guest: label, cpu: chooseCpu(random, guest, cpuRuns), gfn: at, line: chooseLine(random, guest, at) },
-      how: pick(random, ['load', 'store', 'flush', 'copy', 'copy']),
-      value: chooseValue(random),
-    };
-  },
-});
