@@ -75,7 +75,8 @@ export abstract class Hosting extends McMachine<VirtualGuest> {
   /** Precopy of memory that is mapped: the VMM reads every page by a system call. Where it was taken, the other end gets UFFDIO_POISON. */
   migrate(guest: VirtualGuest): Outcome {
     const { vmm, kernel } = guest;
-    const gfns = [...kernel.pages.keys()];
+    // In the order of addresses, whatever was plugged in last.
+    const gfns = [...kernel.pages.keys()].toSorted((a, b) => a - b);
     for (const gfn of gfns) {
       const frame = this.host.frameOf(vmm, gfn);
       if (frame !== undefined && !LINES.every((line) => typeof this.copyFromUser(frame, line) === 'bigint'))

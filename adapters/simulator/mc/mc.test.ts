@@ -266,6 +266,19 @@ describe('the VMM', () => {
     expectProgram(NOW, 'guest.create memory=gmem\nguest.migrate -> EOPNOTSUPP');
   });
 
+  it('migrates in the order of addresses, whatever was plugged in last', () => {
+    const facts = expectProgram(
+      NOW,
+      `guest.create memory=ordinary
+      guest.unplug gfn=0
+      guest.plug gfn=0
+      hw.poison gfn=0 line=0
+      hw.poison gfn=1 line=0
+      guest.migrate -> EFAULT`,
+    );
+    expect(facts.backing?.filter(({ frame }) => frame === undefined)).toMatchObject([{ gfn: 0 }]);
+  });
+
   it('forgets poison of memory that it removes, and adds good memory', () => {
     const facts = expectProgram(
       NOW,
