@@ -1,6 +1,7 @@
 /** Programs that show what a design concedes. */
-import type { Observed } from '../adapters/adapter.ts';
+import type { Observed, Target } from '../adapters/adapter.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
+import { profileById } from '../model/core/profile.ts';
 import { parse, specify } from './support.ts';
 
 export interface Flaw {
@@ -10,10 +11,12 @@ export interface Flaw {
   readonly program: string;
 }
 
-/** What the reference, which does what the design does, observes of the program. */
-export function observedOf({ profile, program }: Flaw): readonly Observed[] {
+/** Names of invariants. */
+export const concededIn = (profile: string): readonly string[] =>
+  (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
+
+/** What the reference, or another target that does what the design does, observes of the program. */
+export function observedOf({ profile, program }: Flaw, target: Target = referenceTarget()): readonly Observed[] {
   const specification = specify(profile);
-  return [
-    ...(referenceTarget().execute(parse(specification, program), specification.config.profile) as Iterable<Observed>),
-  ];
+  return [...(target.execute(parse(specification, program), specification.config.profile) as Iterable<Observed>)];
 }

@@ -6,17 +6,13 @@ import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { runCampaign } from '../conformance/campaign.ts';
 import type { McCpu, McGuest } from '../model/core/machine-check.ts';
-import { profileById } from '../model/core/profile.ts';
 import { INVARIANTS } from '../model/invariants/index.ts';
 import type { State } from '../model/core/state.ts';
 import { brokenAtEnd } from './designs.ts';
-import { observedOf } from './flaws.ts';
+import { concededIn, observedOf } from './flaws.ts';
 import { answerTo, FLAWS, QUESTIONS } from './machine-check-designs.ts';
 import { settled } from './machine-check-progress.ts';
 import { freshSeed, generated, MACHINE_CHECK, parse, specify, unreached, verdictOf } from './support.ts';
-
-const concededIn = (profile: string): readonly string[] =>
-  (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
 
 /** What each design can be asked for: without a VMM nothing is taken, and nobody else is there. */
 const CLAIMED = [

@@ -12,12 +12,9 @@ import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
 import { brokenAtEnd } from './designs.ts';
-import { observedOf } from './flaws.ts';
+import { concededIn, observedOf } from './flaws.ts';
 import { FIXED_SEED, freshSeed, parse, specify, TD, unreached, verdictOf } from './support.ts';
 import { FLAWS, HOST_ACCESSES, paidFor, privateGuest } from './td-designs.ts';
-
-const concededIn = (profile: string): readonly string[] =>
-  (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
 
 describe.each(TD)('in %s', (profile) => {
   const specification = specify(profile);
