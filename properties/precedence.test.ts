@@ -76,6 +76,8 @@ const RARE: readonly RegExp[] = [
   // was remembered as MMIO has to come before anything is mapped there.
   /^guest\.\w+\/mmio-remembered > (?!private-without-slot)/,
   /^gmem\.fallocate\/(two-operations|overflow) > more-than-memory$/,
+  // A cache with a range in a private frame, of a slot whose file was closed.
+  /^ghc\.\w+\/beyond-range > file-gone$/,
   // A range of two pages, of which the slots have left one, and something is wrong with the other.
   /^ghc\.\w+\/(range-lost|no-address) > (poisoned|unknown-memory|private-by-address)$/,
   /^vcpu\.prefault\/beyond-guest-physical > (private-without-gmem|file-gone|poisoned|host-page-\w+)$/,

@@ -1,14 +1,14 @@
-import { INVALID_GPA, toPages, WORD_BYTES } from '../core/abi.ts';
+import { INVALID_GPA, WORD_BYTES } from '../core/abi.ts';
 import { u32, u64 } from '../core/domain.ts';
 import { rememberLast } from '../core/memo.ts';
 import { fails } from '../core/outcome.ts';
 import { pickOr, type Random } from '../core/random.ts';
-import { known, type Label, type State, type Vm } from '../core/state.ts';
+import { known, type Label, type State } from '../core/state.ts';
 import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseWordOffset } from '../gmem/choose.ts';
 import { isWordAligned } from '../gmem/content.ts';
 import { mayFailWithin } from '../gmem/direct-map-fault.ts';
-import { gfnAt, landmarks } from '../gmem/guest-fault.ts';
+import { landmarks } from '../gmem/guest-fault.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
 import { chooseCache, crossesPage, gpc, noCache } from './cache-rows.ts';
 import { finds, hasPageAt, lookedUp, type CacheHindrance } from './caches.ts';
@@ -61,24 +61,9 @@ const lookUpRow = ({ hindrance, unmodelled, ...row }: LookUpRow): Guard<Activate
     : { unmodelled }),
 });
 
-/** Frames of other slots that have the same host address as the frame: it tells nothing of what backs them. */
-function framesAtHostAddressOf({ slots }: Vm, gfn: number): readonly number[] {
-  const own = [...slots.values()].find(({ baseGfn, pages }) => baseGfn <= gfn && gfn < baseGfn + pages);
-  if (own === undefined) return [];
-  const page = toPages(own.hva.offset) + gfn - own.baseGfn;
-  return [...slots.values()]
-    .filter((slot) => slot !== own && slot.hva.base === own.hva.base)
-    .map((slot) => ({ slot, index: page - toPages(slot.hva.offset) }))
-    .filter(({ slot, index }) => 0 <= index && index < slot.pages)
-    .map(({ slot, index }) => slot.baseGfn + index);
-}
-
-/** Where another cache is often enough, so that they meet on one page; or where its host address stays what it was. */
+/** Where another cache is often enough, so that they meet on one page. */
 function chooseGpa(random: Random, state: State, label: Label): bigint {
-  const { vm, gpa } = known(state.caches, label);
-  const same = gpa === undefined ? [] : framesAtHostAddressOf(known(state.vms, vm), gfnAt(gpa));
-  const moved = same.length > 0 && random.below(2) === 0 ? pickOr(random, same) : undefined;
-  if (moved !== undefined) return bytes(moved) + chooseWordOffset(random);
+  const { vm } = known(state.caches, label);
   const others = [...state.caches].flatMap(([other, cache]) =>
     other !== label && cache.vm === vm && cache.gpa !== undefined ? [cache.gpa] : [],
   );

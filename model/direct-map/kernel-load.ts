@@ -41,14 +41,6 @@ const firstWord = (args: KernelLoad, state: State): bigint =>
 const isZeroedOnEntry = ({ config: { profile } }: State, inode: Inode): boolean =>
   isOutOfDirectMap(inode) && holdsIn(profile, { feature: 'direct-map-on-entry' });
 
-/** Pages that caches have, with a descriptor of their file each. */
-const keptPages = (state: State): readonly { readonly fd: Label; readonly page: number }[] =>
-  [...state.caches.values()].flatMap(({ page }) =>
-    page === undefined
-      ? []
-      : [...state.fds.keys()].filter((fd) => inodeOf(state, fd) === page.inode).map((fd) => ({ fd, page: page.page })),
-  );
-
 export const kernelLoad = defineTransition({
   name: 'kernel.load',
   readsSecrets: true,
@@ -126,12 +118,16 @@ export const kernelLoad = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const found = random.below(2) === 0 ? pickOr(random, keptPages(state)) : undefined;
-    const label = found?.fd ?? chooseFd(random, state, 'gmem');
+    const label = chooseFd(random, state, 'gmem');
     if (label === undefined) return undefined;
     const { pages, removed } = known(state.inodes, inodeOf(state, label) ?? '');
+    const kept = [...state.caches.values()].flatMap(({ page }) =>
+      page?.inode === inodeOf(state, label) ? [page] : [],
+    );
     const page =
-      found?.page ?? (random.below(4) > 0 ? pickOr(random, removed)?.start : undefined) ?? choosePage(random, pages);
+      pickOr(random, random.below(2) === 0 ? kept : [])?.page ??
+      (random.below(4) > 0 ? pickOr(random, removed)?.start : undefined) ??
+      choosePage(random, pages);
     return {
       fd: label,
       page: BigInt(page),
