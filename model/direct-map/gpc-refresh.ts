@@ -1,5 +1,6 @@
 import { WORD_BYTES } from '../core/abi.ts';
 import { u32 } from '../core/domain.ts';
+import { pickOr } from '../core/random.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
 import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, useRows } from './cache-rows.ts';
 import { isCurrent, lookedUp } from './caches.ts';
@@ -36,7 +37,10 @@ export const gpcRefresh = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const label = chooseCache(random, state, ({ gpa }) => gpa !== undefined);
+    const outdated = [...state.caches].filter(([each, { gpa }]) => gpa !== undefined && !isCurrent(state, each));
+    const [label] = (random.below(2) === 0 ? pickOr(random, outdated) : undefined) ?? [
+      chooseCache(random, state, ({ gpa }) => gpa !== undefined),
+    ];
     return label === undefined ? undefined : { gpc: label, length: WORD_BYTES };
   },
 });
