@@ -73,7 +73,7 @@ export const DIRECT_MAP_FAILURES: readonly Fault[] = [
   {
     id: 'failed-page-stays-in-file',
     profile: 'direct-map-v13',
-    shortest: 6,
+    shortest: 5,
     fault: 'leaves a page in its file that could not leave the direct map',
     machine: class extends SimulatorMachine {
       override filemapAddFails(): void {
