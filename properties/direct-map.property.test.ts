@@ -29,7 +29,7 @@ describe.each(['direct-map-rfc-v1', 'direct-map-v12'])('in %s', (profile) => {
 
   it('every invariant is looked at', async () => {
     const target = referenceTarget();
-    const campaign = await runCampaign(specification, target, { seed: FIXED_SEED, runs: 500, maxCommands: 80 });
+    const campaign = await runCampaign(specification, target, { seed: FIXED_SEED, runs: 1000, maxCommands: 80 });
     expect(verdictOf(campaign, specification, target, FIXED_SEED)).toBe('conforms');
     expect(campaign.invariants.filter(({ status }) => status !== 'held').map(({ id }) => id)).toEqual(MECHANISM);
   });

@@ -61,13 +61,13 @@ const lookUpRow = ({ hindrance, unmodelled, ...row }: LookUpRow): Guard<Activate
     : { unmodelled }),
 });
 
-/** Where another cache is often enough, so that they meet on one page. */
+/** Where another cache is often enough, or this one, so that they meet on one page. */
 function chooseGpa(random: Random, state: State, label: Label): bigint {
   const { vm } = known(state.caches, label);
-  const others = [...state.caches].flatMap(([other, cache]) =>
-    other !== label && cache.vm === vm && cache.gpa !== undefined ? [cache.gpa] : [],
+  const kept = [...state.caches.values()].flatMap((cache) =>
+    cache.vm === vm && cache.gpa !== undefined ? [cache.gpa] : [],
   );
-  const met = random.below(2) === 0 ? pickOr(random, others) : undefined;
+  const met = random.below(2) === 0 ? pickOr(random, kept) : undefined;
   return met ?? bytes(chooseFrame(random, state, vm)) + chooseWordOffset(random);
 }
 
