@@ -3,6 +3,7 @@
  * objects at addresses that are used again, and the marks that tell which facts are out of date.
  */
 import type { FirstTouch } from '../../model/core/facts.ts';
+import { fails, ok, type Errno, type Outcome } from '../../model/core/outcome.ts';
 import type { Config, Feature } from '../../model/core/profile.ts';
 
 export type LockName =
@@ -40,6 +41,9 @@ export class WouldBlock extends Error {}
 
 /** The kernel touched an address that is not mapped. The task is gone, and whatever locks it held stay held. */
 export class Oops extends Error {}
+
+/** What a system call answers whose function returns 0 or an error. */
+export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 /** The parts of the facts; each is built anew only when the mechanism behind it has changed something. */
 export const PART = {

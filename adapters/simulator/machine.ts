@@ -8,14 +8,12 @@ import type { MemoryAttributes } from './attributes.ts';
 import type { PreFaultMemory } from './faults.ts';
 import { collectFacts, directMapFacts, type Simulated } from './facts.ts';
 import type { Cpu, DirectMapChange } from './direct-map.ts';
-import { Oops, PART } from './kernel.ts';
+import { Oops, outcomeOf, PART } from './kernel.ts';
 import type { File, HvaCache, Kvm, PfnCache, PlainFile, Vcpu } from './objects.ts';
 import { Syscalls, type FileOperation, type PinnedBy, type Sharing, type StatField } from './syscalls.ts';
 
 const DEVICE = 'kvm';
 const OTHER = 'null';
-
-const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export class SimulatorMachine extends Syscalls {
   private known: (Simulated & Facts) | undefined;

@@ -1,9 +1,10 @@
 /** What commands ask of a guest that calls the host, and of the VMM that answers. */
 import type { Facts } from '../../../model/core/facts.ts';
-import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
+import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
 import type { Label } from '../../../model/core/state.ts';
 import { performOn } from '../host.ts';
+import { outcomeOf } from '../kernel.ts';
 import { newGuest, type HypercallGuest, type Instruction, type Place, type Processor } from './guest.ts';
 import { HypercallKvm } from './kvm.ts';
 
@@ -25,8 +26,6 @@ interface CallArgs {
 }
 
 type Handler = (machine: HypercallMachine, guest: HypercallGuest, args: never) => Outcome;
-
-const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 const HANDLERS: Readonly<Record<string, Handler>> = {
   'hypercall.exits': (machine, guest, { mask }: { mask: bigint }) =>

@@ -7,8 +7,7 @@ import type { Guest, Policy } from './guest.ts';
 import type { Pattern } from './hypercalls.ts';
 import type { Damage } from './image.ts';
 import { PscBuffer } from './psc.ts';
-import type { StatusMachine } from './vmm.ts';
-import type { Scribble } from './vmm.ts';
+import type { Scribble, StatusMachine } from './vmm.ts';
 
 interface PscArgs {
   readonly cur: bigint;

@@ -3,10 +3,11 @@ import { GMEM_FLAG, KVM_MEM, PAGE_SHIFT, PAGE_SIZE, VM_TYPE } from '../../../mod
 import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { AnyCommand } from '../../../model/core/specification.ts';
 import type { Address, Label } from '../../../model/core/state.ts';
+import { outcomeOf } from '../kernel.ts';
 import { performBy, type Handlers } from '../machine.ts';
 import type { FailingCommand } from './firmware.ts';
 import type { SevInit } from './launch.ts';
-import { outcomeOf, SevMachine } from './machine.ts';
+import { SevMachine } from './machine.ts';
 import type { SevFd } from './objects.ts';
 
 export class SevHost extends SevMachine {

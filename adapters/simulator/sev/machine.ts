@@ -1,15 +1,14 @@
 /** The host of guests with SEV: how they come and go, and what is true of the machine. Source: arch/x86/kvm/svm/sev.c. */
 import { PAGE_SHIFT, PAGE_SIZE } from '../../../model/core/abi.ts';
 import type { Facts, StretchFact } from '../../../model/core/facts.ts';
-import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
+import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
+import { outcomeOf } from '../kernel.ts';
 import { ARENA } from '../mm.ts';
 import type { Kvm, Vcpu } from '../objects.ts';
 import type { MemoryRegion } from '../slots.ts';
 import { sevFacts } from './facts.ts';
 import { Sharing } from './sharing.ts';
-
-export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export class SevMachine extends Sharing {
   /** What was done without letting others run, since the last command. */

@@ -1,8 +1,8 @@
 /** Guests, and what the commands ask of a machine that runs them; three machines answer. */
 import type { Facts } from '../../../model/core/facts.ts';
-import { fails, ok, type Errno, type Outcome } from '../../../model/core/outcome.ts';
+import { fails, ok, type Outcome } from '../../../model/core/outcome.ts';
 import type { Label } from '../../../model/core/state.ts';
-import { newLock, type Lock } from '../kernel.ts';
+import { newLock, outcomeOf, type Lock } from '../kernel.ts';
 import { GFNS, Gone, HostMm, type HostWrite, type Process, type Word } from './host-mm.ts';
 import { LINES, type Width } from './memory-controller.ts';
 
@@ -34,8 +34,6 @@ export function isGuestRange(gfn: number, pages: bigint): boolean {
   const end = (gpa + (pages << 12n)) & U64;
   return pages !== 0n && end > gpa && ((end - 1n) & SHARED_BIT) === 0n;
 }
-
-export const outcomeOf = (error: Errno | undefined): Outcome => (error === undefined ? ok() : fails(error));
 
 export const wordOutcome = (word: Exclude<Word, 'poison'>): Outcome =>
   word === 'ciphertext' ? { kind: 'ciphertext' } : ok(word);
