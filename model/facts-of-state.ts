@@ -96,6 +96,7 @@ function guestMemoryFacts(state: State): Specified {
   const stageTwo: StageTwoFact[] = [];
   const poisoned: number[] = [];
   const frameOf = frameNumbers(state);
+  const hostPageOf = hostPages(state);
   for (const [vm, { private: isPrivate, slots: slotTable, stageTwo: entries }] of state.vms) {
     vms.push({ vm });
     for (const { start, end } of isPrivate) privateFrames.push({ vm, start, end });
@@ -108,7 +109,7 @@ function guestMemoryFacts(state: State): Specified {
         gmem: gmem !== undefined,
         file: gmem?.file,
         firstPage: gmem?.firstPage ?? 0,
-        ...hostPageOf(state, hva),
+        ...hostPageOf(hva, 0),
       });
     for (const { start, end, value } of entries)
       stageTwo.push({
@@ -139,13 +140,18 @@ function guestMemoryFacts(state: State): Specified {
     bindings,
     resident,
     stageTwo,
-    user: userMappings(state, frameOf),
+    user: userMappings(state, frameOf, hostPageOf),
     poisoned,
-    ...(holdsIn(state.config.profile, { feature: 'direct-map' }) && directMapFacts(state, inodes, frameOf)),
+    ...(holdsIn(state.config.profile, { feature: 'direct-map' }) && directMapFacts(state, inodes, frameOf, hostPageOf)),
   };
 }
 
-function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: FrameOf): OfDirectMap {
+function directMapFacts(
+  state: State,
+  inodes: readonly InodeFact[],
+  frameOf: FrameOf,
+  hostPageOf: HostPageOf,
+): OfDirectMap {
   const absent: FrameRun[] = [];
   const unremoved: FrameRun[] = [];
   const shares: ShareFact[] = [];
@@ -163,7 +169,7 @@ function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: Fra
     unremoved,
     shares,
     caches: cacheFacts(state, frameOf),
-    hvaCaches: hvaCacheFacts(state),
+    hvaCaches: hvaCacheFacts(state, hostPageOf),
   };
 }
 
@@ -171,22 +177,23 @@ function directMapFacts(state: State, inodes: readonly InodeFact[], frameOf: Fra
 const MAPPING_SPACE = 2 ** 42;
 
 /** The specification has no addresses: it numbers the mappings. None where a program names an address by a number. */
-function hostPageOf(
-  { mappings, unmapped }: State,
-  { base, offset }: Address,
-  pages = 0,
-): { readonly hostPage?: number } {
-  const index = [...mappings.keys(), ...unmapped.keys()].indexOf(base);
-  return index < 0 ? {} : { hostPage: index * MAPPING_SPACE + toPages(offset) + pages };
+function hostPages({ mappings, unmapped }: State): (address: Address, pages: number) => { readonly hostPage?: number } {
+  const numbers = new Map([...mappings.keys(), ...unmapped.keys()].map((label, index) => [label, index]));
+  return ({ base, offset }, pages) => {
+    const number = numbers.get(base);
+    return number === undefined ? {} : { hostPage: number * MAPPING_SPACE + toPages(offset) + pages };
+  };
 }
 
-const hvaCacheFacts = (state: State): HvaCacheFact[] =>
+type HostPageOf = ReturnType<typeof hostPages>;
+
+const hvaCacheFacts = (state: State, hostPageOf: HostPageOf): HvaCacheFact[] =>
   Array.from(state.hvaCaches, ([ghc, { vm, gpa, length, lost }]) => {
     const gfn = toPages(gpa);
     const range = { gpa, length };
     const valid = length > 0n && !lost && !goesOn(range) && addressless(state, vm, range) === undefined;
     const slot = valid ? slotAt(known(state.vms, vm), gfn) : undefined;
-    return { ghc, vm, gfn, valid, ...(slot && hostPageOf(state, slot.hva, gfn - slot.baseGfn)) };
+    return { ghc, vm, gfn, valid, ...(slot && hostPageOf(slot.hva, gfn - slot.baseGfn)) };
   });
 
 const cacheFacts = (state: State, frameOf: FrameOf): CacheFact[] =>
@@ -196,7 +203,7 @@ const cacheFacts = (state: State, frameOf: FrameOf): CacheFact[] =>
     frame: page && frameOf(page.inode, page.page),
   }));
 
-function userMappings(state: State, frameOf: FrameOf): UserMappingFact[] {
+function userMappings(state: State, frameOf: FrameOf, hostPageOf: HostPageOf): UserMappingFact[] {
   const user: UserMappingFact[] = [];
   for (const [mapping, { inode, firstPage, touched }] of state.mappings)
     for (const { start, end } of touched)
@@ -207,7 +214,7 @@ function userMappings(state: State, frameOf: FrameOf): UserMappingFact[] {
         inode,
         inodePage: firstPage + start,
         frame: frameOf(inode, firstPage + start),
-        ...hostPageOf(state, { base: mapping, offset: 0n }, start),
+        ...hostPageOf({ base: mapping, offset: 0n }, start),
       });
   return user;
 }
