@@ -3,7 +3,7 @@ import { u64 } from '../core/domain.ts';
 import { rememberLast } from '../core/memo.ts';
 import { pick, pickOr, type Random } from '../core/random.ts';
 import { known, type State } from '../core/state.ts';
-import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
+import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseWordOffset } from '../gmem/choose.ts';
 import { isWordAligned } from '../gmem/content.ts';
 import { landmarks } from '../gmem/guest-fault.ts';
@@ -32,6 +32,10 @@ function frameWithout(args: Init, state: State, random: Random, wanted: NoAddres
     ranges.filter((range) => hindrance(range, state) === wanted),
   );
 }
+
+const accept = ({ ghc: label, gpa, length }: Init, state: State): Accepted => ({
+  state: withHvaCache(state, label, { gpa, length, lost: false }),
+});
 
 const row = (wanted: NoAddress, errno: 'EINVAL' | 'EFAULT', when: string): Guard<Init> => ({
   id: `ghc.init/${wanted}`,
@@ -82,16 +86,12 @@ export const ghcInit = defineTransition({
       id: 'ghc.init/page-by-page',
       when: 'the range goes on in another page: no host address is kept, and accesses go page by page',
       applies: goesOn,
-      accept: ({ ghc: label, gpa, length }, state) => ({
-        state: withHvaCache(state, label, { gpa, length, lost: false }),
-      }),
+      accept,
     },
     {
       id: 'ghc.init/kept',
       when: 'the range is in one page: its host address is kept until the slots change',
-      accept: ({ ghc: label, gpa, length }, state) => ({
-        state: withHvaCache(state, label, { gpa, length, lost: false }),
-      }),
+      accept,
     },
   ],
   draw: ({ random, state }) => {

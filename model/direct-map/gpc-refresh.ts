@@ -1,6 +1,7 @@
 import { WORD_BYTES } from '../core/abi.ts';
 import { u32 } from '../core/domain.ts';
 import { pickOr } from '../core/random.ts';
+import { known, type Label } from '../core/state.ts';
 import { defineTransition, type ArgsOf } from '../core/transition.ts';
 import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, useRows } from './cache-rows.ts';
 import { isCurrent, lookedUp } from './caches.ts';
@@ -37,10 +38,9 @@ export const gpcRefresh = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const outdated = [...state.caches].filter(([each, { gpa }]) => gpa !== undefined && !isCurrent(state, each));
-    const [label] = (random.below(2) === 0 ? pickOr(random, outdated) : undefined) ?? [
-      chooseCache(random, state, ({ gpa }) => gpa !== undefined),
-    ];
+    const isOutdated = (each: Label): boolean => known(state.caches, each).gpa !== undefined && !isCurrent(state, each);
+    const outdated = random.below(2) === 0 ? [...state.caches.keys()].filter(isOutdated) : [];
+    const label = pickOr(random, outdated) ?? chooseCache(random, state, ({ gpa }) => gpa !== undefined);
     return label === undefined ? undefined : { gpc: label, length: WORD_BYTES };
   },
 });
