@@ -11,6 +11,7 @@ import { printOutcome, type Observation } from '../model/core/outcome.ts';
 import type { Program } from '../model/core/program.ts';
 import { Specification } from '../model/core/specification.ts';
 import { brokenBy, INVARIANTS } from '../model/invariants/index.ts';
+import { observedOf, type Flaw } from './flaws.ts';
 import { parse, specify } from './support.ts';
 
 export interface DesignQuestion {
@@ -92,12 +93,8 @@ export const DESIGN_QUESTIONS: readonly DesignQuestion[] = [
   },
 ];
 
-export interface DesignFlaw {
-  readonly profile: string;
-  readonly invariant: string;
+export interface DesignFlaw extends Flaw {
   readonly why: string;
-  /** The shortest; another of the same length may be found. */
-  readonly program: string;
 }
 
 const STAYS_WHEN_FOUND =
@@ -191,12 +188,8 @@ export function specifyOnly(id: string, isWanted: (invariant: string) => boolean
   return new Specification({ profile: { ...profileById(id), concedes }, machine: FULL_MACHINE }, CATALOGUE);
 }
 
-/** What the target observes of the design flaw’s program. */
-export function observedByDesign({ profile, program }: DesignFlaw): readonly Observed[] {
-  const specification = specify(profile);
-  const observed = simulatorTarget().execute(parse(specification, program), specification.config.profile);
-  return [...(observed as Iterable<Observed>)];
-}
+/** What the simulator, which does what the design does, observes of the design flaw’s program. */
+export const observedByDesign = (flaw: DesignFlaw): readonly Observed[] => observedOf(flaw, simulatorTarget());
 
 /** Only a fault that is injected leads there: the kernel has no memory to split an entry, or cannot restore one. */
 export const takesInjection = (program: string): boolean => /^fault\./m.test(program);
@@ -217,8 +210,7 @@ export function answerOf({ decides, program: text }: DesignQuestion, profile: st
   const program = parse(specification, text);
   if (expectationsOf(specification, leadingTo(decides, program)).some(({ unmodelled }) => unmodelled !== undefined))
     return { answer: 'not settled', seen: '' };
-  const target = simulatorTarget();
-  const observed = [...(target.execute(program, specification.config.profile) as Iterable<Observed>)];
+  const observed = observedOf({ profile, program: text }, simulatorTarget());
   if ('outcome' in decides) {
     const outcome = observed.at(-1 - decides.before)?.outcome;
     const seen = outcome === undefined ? 'nothing' : printOutcome(outcome);

@@ -16,7 +16,10 @@ export const concededIn = (profile: string): readonly string[] =>
   (profileById(profile).concedes ?? []).map(({ invariant }) => invariant);
 
 /** What the reference, or another target that does what the design does, observes of the program. */
-export function observedOf({ profile, program }: Flaw, target: Target = referenceTarget()): readonly Observed[] {
+export function observedOf(
+  { profile, program }: Omit<Flaw, 'invariant'>,
+  target: Target = referenceTarget(),
+): readonly Observed[] {
   const specification = specify(profile);
   return [...(target.execute(parse(specification, program), specification.config.profile) as Iterable<Observed>)];
 }

@@ -1,6 +1,6 @@
 /** Machine checks and poison: generation gets everywhere, designs keep what they claim, and what they concede is found. */
 import { describe, expect, it } from '@jest/globals';
-import type { Observed, Target } from '../adapters/adapter.ts';
+import type { Observed } from '../adapters/adapter.ts';
 import { HAND_WRITTEN } from '../adapters/mutants/hand-written.ts';
 import { referenceTarget } from '../adapters/reference/reference.ts';
 import { simulatorTarget } from '../adapters/simulator/index.ts';
@@ -12,7 +12,7 @@ import { brokenAtEnd } from './designs.ts';
 import { concededIn, observedOf } from './flaws.ts';
 import { answerTo, FLAWS, QUESTIONS } from './machine-check-designs.ts';
 import { settled } from './machine-check-progress.ts';
-import { freshSeed, generated, MACHINE_CHECK, parse, specify, unreached, verdictOf } from './support.ts';
+import { freshSeed, generated, MACHINE_CHECK, specify, unreached, verdictOf } from './support.ts';
 
 /** What each design can be asked for: without a VMM nothing is taken, and nobody else is there. */
 const CLAIMED = [
@@ -110,24 +110,22 @@ describe('what is conceded', () => {
 });
 
 describe('an answer to a touch that is none', () => {
-  const program = `guest.create guest=guest0 memory=ordinary
+  const touched = {
+    profile: 'not-present-whole-page',
+    program: `guest.create guest=guest0 memory=ordinary
 page.simulate guest=guest0 gfn=0 where=host
 kernel.touch guest=guest0 cpu=0 gfn=0 line=0 how=load value=0
 vmm.answer guest=guest0 by=0
-`;
-  const specification = specify('not-present-whole-page');
+`,
+  };
   const brokenBehind = (observed: readonly Observed[]): readonly string[] =>
     INVARIANTS.map(({ id }) => id).filter((id) => brokenAtEnd(id, observed) !== undefined);
   const outcomes = (observed: readonly Observed[]) => observed.map(({ outcome }) => outcome);
   const mutants = HAND_WRITTEN.filter(({ id }) => id.startsWith('touch-answered-by-'));
 
   it.each(mutants)('is told by one invariant alone, at once: $fault', ({ target: wrongTarget }) => {
-    const commands = parse(specification, program);
-    const run = (target: Target): readonly Observed[] => [
-      ...(target.execute(commands, specification.config.profile) as Iterable<Observed>),
-    ];
-    const right = run(simulatorTarget());
-    const wrong = run(wrongTarget);
+    const right = observedOf(touched, simulatorTarget());
+    const wrong = observedOf(touched, wrongTarget);
     expect(outcomes(wrong)).toEqual(outcomes(right));
     expect(brokenBehind(right)).toEqual([]);
     expect(brokenBehind(wrong)).toEqual(['poison/answered-by-mce']);

@@ -15,7 +15,6 @@ it.each(FLAWS.map((flaw) => [flaw.profile, flaw.invariant, flaw] as const))('%s:
   const { failure } = await runCampaign(specification, referenceTarget(), {
     ...DEFAULT_BUDGET,
     seed: FIXED_SEED,
-    searchBudget: 60_000,
   });
   expect(failure?.invariant).toBe(invariant);
   expect(failure?.program).toHaveLength(parse(specification, flaw.program).length);

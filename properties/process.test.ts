@@ -56,12 +56,7 @@ describe('behind a pipe', () => {
     if (mutant === undefined) throw new Error('there is no such mutant');
     const specification = specify(mutant.profile);
     const run = async (target: Target): Promise<object> => {
-      const { failure } = await runCampaign(specification, target, {
-        ...BUDGET,
-        runs: 2000,
-        shrinkBudget: 300,
-        searchBudget: 0,
-      });
+      const { failure } = await runCampaign(specification, target, { ...BUDGET, runs: 2000 });
       return { ...failure, program: printProgram(specification, failure?.program ?? []), original: undefined };
     };
     const [here, there] = [await run(mutant.target), await run(await served(mutant.target.name))];
