@@ -13,6 +13,7 @@ export const gpcInit = defineTransition({
   args: { gpc: fresh('gpc'), vcpu: fd('vcpu') },
   mayAlso: [],
   builds: true,
+  essential: true,
   weight: 4,
   guards: [{ descriptor: 'vcpu', kind: 'vcpu', ioctl: true }],
   accepts: [

@@ -46,6 +46,8 @@ export const attributesSet = defineTransition({
         (args.attributes !== 0n || holdsIn(state.config.profile, { before: '7.3' })) && !alreadySo(args, state),
     },
   ],
+  builds: true,
+  essential: true,
   weight: 9,
   guards: [
     { descriptor: 'vm', kind: 'vm', ioctl: true },
@@ -151,7 +153,9 @@ export const attributesSet = defineTransition({
     if (vm === undefined) return undefined;
     const supported = supportedAttributes(state, openAs(state, vm, 'vm'));
     if (supported === 0n && random.below(4) > 0) return undefined;
-    const slot = pickOr(random, [...vmOf(state, vm).slots.values()]);
+    const slots = [...vmOf(state, vm).slots.values()];
+    const withGmem = random.below(4) === 0 ? [] : slots.filter(({ gmem }) => gmem !== undefined);
+    const slot = pickOr(random, withGmem) ?? pickOr(random, slots);
     const base =
       slot === undefined || random.below(5) === 0 ? chooseGfn(random) : slot.baseGfn + choosePage(random, slot.pages);
     return {

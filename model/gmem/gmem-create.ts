@@ -35,6 +35,7 @@ export const gmemCreate = defineTransition({
   },
   mayAlso: ['ENOMEM', 'EMFILE'],
   builds: true,
+  essential: true,
   weight: 8,
   guards: [
     { descriptor: 'vm', kind: 'vm', ioctl: true },

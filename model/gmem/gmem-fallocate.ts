@@ -1,7 +1,7 @@
 import { FALLOC, I64_MAX, isPageAligned, PAGE_SIZE, toPages } from '../core/abi.ts';
 import { fd, i32, i64 } from '../core/domain.ts';
 import { fails } from '../core/outcome.ts';
-import { pick, pickOr } from '../core/random.ts';
+import { pick, pickOr, type Random } from '../core/random.ts';
 import { remove, type RangeSet } from '../core/ranges.ts';
 import { known } from '../core/state.ts';
 import type { Inode, Label, State } from '../core/state.ts';
@@ -35,6 +35,13 @@ const stuckAt = ({ fd: label, offset, length }: FileRange, state: State): number
 
 const bytesWanted = ({ fd: label, offset, length }: FileRange, state: State): number =>
   bytesOfPages(missingPages(state, inodeOf(state, label), toPages(offset), toPages(offset + length)));
+
+/** A descriptor of a file that a cache has a page of. */
+function chooseCached(random: Random, state: State): Label | undefined {
+  const inodes = new Set([...state.caches.values()].map(({ page }) => page?.inode));
+  const found = [...state.fds].filter(([label, { kind }]) => kind === 'gmem' && inodes.has(inodeOf(state, label)));
+  return pickOr(random, found)?.[0];
+}
 
 export const gmemFallocate = defineTransition({
   name: 'gmem.fallocate',
@@ -191,6 +198,10 @@ export const gmemFallocate = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
+    const cached = state.caches.size > 0 && random.below(3) === 0 ? chooseCached(random, state) : undefined;
+    // Caches should hear of a hole that begins before their slot, and of one that ends behind it.
+    if (cached !== undefined)
+      return { fd: cached, mode: KEEP_SIZE | PUNCH_HOLE, offset: 0n, length: bytes(sizeOf(state, cached).pages) };
     const label = chooseFd(random, state, 'gmem');
     if (label === undefined) return undefined;
     const { pages, resident } = sizeOf(state, label);

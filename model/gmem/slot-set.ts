@@ -20,7 +20,7 @@ import { bytes, chooseFd, chooseGfn, choosePages } from './choose.ts';
 import { forgetSlot, slotsChanged, slotsPerhapsChanged } from './content.ts';
 import { bindingsOf } from './lifecycle.ts';
 import { bytesOfSlot, hasRoomFor, hasRoomForSlots, UP_TO_THE_MACHINE } from './memory-budget.ts';
-import { addressSpacesOf, overlapsSlot, vmOf } from './slots.ts';
+import { addressSpacesOf, overlapsSlot, slotAt, vmOf } from './slots.ts';
 
 const domains = {
   vm: fd('vm'),
@@ -446,7 +446,7 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
     const flags = pick(random, [0n, 0n, KVM_MEM.LOG_DIRTY_PAGES, KVM_MEM.READONLY]);
     return { vm: vmFd, api, slot, flags, gpa, size: bytes(choosePages(random)), hva, gmem: NO_FD, offset: 0n };
   }
-  const first = backing.start + (random.below(3) === 0 ? random.below(Math.min(backing.end - backing.start, 4)) : 0);
+  const first = backing.start + (random.below(2) === 0 ? random.below(Math.min(backing.end - backing.start, 4)) : 0);
   const rest = Math.min(backing.end - first, 0x7fff_ffff);
   // A slot of a file that no program fills is for what happens at the end of memory.
   const whole = rest > 2 ** 30 || random.below(3) === 0;
@@ -456,7 +456,8 @@ function drawRegion(random: Random, state: State, vmFd: Label): SlotSet {
     api: 'v2',
     slot,
     flags: KVM_MEM.GUEST_MEMFD,
-    gpa,
+    // Lower in the guest than in the file often enough: what frame a page before the slot has is then below zero.
+    gpa: first > 0 && random.below(2) === 0 ? 0n : gpa,
     size: bytes(pages),
     hva,
     gmem: backing.gmem,
@@ -470,8 +471,10 @@ function chooseVmWithFile(random: Random, state: State): Label | undefined {
   return file && [...state.fds].find(([, open]) => open.kind === 'vm' && open.id === file.vm)?.[0];
 }
 
-/** Right behind another slot now and then, so that ranges run from one slot into the next. */
+/** Where the guest has private memory often enough; right behind another slot now and then, so that ranges run into the next. */
 function chooseSlotGfn(random: Random, vm: Vm): number {
+  const range = random.below(2) === 0 ? pickOr(random, vm.private) : undefined;
+  if (range !== undefined) return range.start;
   const neighbour = random.below(3) === 0 ? pickOr(random, [...vm.slots.values()]) : undefined;
   return neighbour === undefined ? chooseGfn(random) : neighbour.baseGfn + neighbour.pages;
 }
@@ -520,6 +523,15 @@ function drawChange(random: Random, vmFd: Label, slot: Slot): SlotSet {
   }
 }
 
+/** Often one with the address of a cache, which should hear of what becomes of it. */
+function chooseSlot(random: Random, { caches }: State, vmLabel: Label, vm: Vm): Slot | undefined {
+  const cached = [...caches.values()].flatMap((cache) =>
+    cache.vm === vmLabel && cache.gpa !== undefined ? (slotAt(vm, toPages(cache.gpa)) ?? []) : [],
+  );
+  const found = cached.length > 0 && random.below(2) === 0 ? cached : [...vm.slots.values()];
+  return pickOr(random, found);
+}
+
 export const slotSet = defineTransition({
   name: 'slot.set',
   summary: 'Creates, deletes, moves or changes a memory slot, and binds it to guest memory.',
@@ -533,6 +545,7 @@ export const slotSet = defineTransition({
       ? slotsPerhapsChanged(state, vmLabel(args, state))
       : state,
   builds: true,
+  essential: true,
   weight: 14,
   guards: [{ descriptor: 'vm', kind: 'vm', ioctl: true }, ...argumentRows, ...slotRows, ...bindRows],
   accepts: [
@@ -574,11 +587,11 @@ export const slotSet = defineTransition({
     },
   ],
   draw: ({ random, state }) => {
-    const vm = chooseVmWithFile(random, state) ?? chooseFd(random, state, 'vm');
-    if (vm === undefined) return undefined;
-    const slots = [...vmOf(state, vm).slots.values()];
-    const old = pickOr(random, slots);
-    if (slots.length > 3 && random.below(2) === 0) return undefined;
-    return old !== undefined && random.below(3) === 0 ? drawChange(random, vm, old) : drawRegion(random, state, vm);
+    const fd = chooseVmWithFile(random, state) ?? chooseFd(random, state, 'vm');
+    if (fd === undefined) return undefined;
+    const vm = vmOf(state, fd);
+    if (vm.slots.size > 3 && random.below(2) === 0) return undefined;
+    const old = random.below(3) === 0 ? chooseSlot(random, state, known(state.fds, fd).id, vm) : undefined;
+    return old === undefined ? drawRegion(random, state, fd) : drawChange(random, fd, old);
   },
 });

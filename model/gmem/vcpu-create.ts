@@ -18,6 +18,7 @@ export const vcpuCreate = defineTransition({
   args: { vcpu: fresh('vcpu'), vm: fd('vm'), id: u64({ boundaries: [4095n, 4096n, 1n << 31n] }) },
   mayAlso: ['ENOMEM', 'EMFILE'],
   builds: true,
+  essential: true,
   weight: 6,
   guards: [
     { descriptor: 'vm', kind: 'vm', ioctl: true },
