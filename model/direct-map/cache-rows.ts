@@ -5,10 +5,11 @@ import { rememberLast } from '../core/memo.ts';
 import { fails } from '../core/outcome.ts';
 import { pickOr, type Random } from '../core/random.ts';
 import type { Cache, Label, State } from '../core/state.ts';
-import type { Guard } from '../core/transition.ts';
+import type { Acceptance, Guard } from '../core/transition.ts';
 import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { isFound } from '../gmem/guest-fault.ts';
-import { finds, lookedUp } from './caches.ts';
+import { withoutPrivateMemory } from '../gmem/vm-create.ts';
+import { finds, isReinsertedFor, lookedUp } from './caches.ts';
 import { isSilent } from './reach.ts';
 
 export const gpc = cache();
@@ -82,6 +83,24 @@ export function useRows<A extends OnCache>(command: string): readonly Guard<A>[]
     },
   ];
 }
+
+/** A cache is a long-term user: the page stays in the direct map until the cache lets go of it. */
+export const reinsertedRow = <A extends OnCache>(
+  command: string,
+  gpaOf: (args: A, state: State) => bigint | undefined,
+  accept: Acceptance<A>['accept'],
+): Acceptance<A> => ({
+  id: `${command}/reinserted`,
+  when: 'the cache does not have the page, which is private and out of the direct map: it is put back, or shared with who put it back, until the cache lets go of it',
+  source: 'RFC v2 "Unmapping guest_memfd from Direct Map", patches 4 and 8: kvm_gmem_get_pfn(), hva_to_pfn_retry()',
+  only: { feature: 'direct-map-reinsertion' },
+  unreachable: withoutPrivateMemory,
+  applies: (args, state) => {
+    const gpa = gpaOf(args, state);
+    return gpa !== undefined && isReinsertedFor(state, args.gpc, gpa);
+  },
+  accept,
+});
 
 function otherCache<A extends OnCache>(
   args: A,

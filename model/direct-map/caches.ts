@@ -41,6 +41,12 @@ export function finds(state: State, label: Label, gpa: bigint): Found | CacheHin
 /** Whether the cache has the page that it would find at the address now. */
 export const hasPageAt = (state: State, label: Label, gpa: bigint): boolean => finds(state, label, gpa) === undefined;
 
+/** Whether the page that the cache would look up is out of the direct map, and put back for it. */
+export function isReinsertedFor(state: State, label: Label, gpa: bigint): boolean {
+  const found = finds(state, label, gpa);
+  return found !== undefined && isFound(found) && isReinserted(state, found);
+}
+
 /** Whether what the cache has looked up is what it would find now. */
 export function isCurrent(state: State, label: Label): boolean {
   const { gpa } = known(state.caches, label);

@@ -88,7 +88,7 @@ describe('direct-map-rfc-v2', () => {
     [
       'a punched page comes back as a new one',
       `${BOTH}${STORE}gmem.fallocate fd=file0 mode=3 offset=0 length=0x1000\ngpc.read gpc=a`,
-      'gpc.read/refreshed ok 0x0',
+      'gpc.read/reinserted ok 0x0',
     ],
     [
       'a cache cannot be used after it was deactivated',
@@ -219,7 +219,7 @@ describe('direct-map-rfc-v2', () => {
     const moved = `${BOTH}guest.store vcpu=vcpu0 gpa=0x1000 value=9
       slot.set vm=vm0 api=v2 slot=0 flags=0 gpa=0 size=0 hva=0 gmem=none offset=0
       slot.set vm=vm0 api=v2 slot=0 flags=4 gpa=0 size=0x1000 hva=arena gmem=file0 offset=0x1000\n`;
-    expect(after(`${moved}gpc.read gpc=a`)).toBe('gpc.read/refreshed ok 0x9');
+    expect(after(`${moved}gpc.read gpc=a`)).toBe('gpc.read/reinserted ok 0x9');
     expect(facts(`${moved}gpc.read gpc=a\ngpc.deactivate gpc=b`)).toEqual({ absent: 1, shares: [['a']], valid: ['a'] });
   });
 
@@ -239,7 +239,7 @@ describe('direct-map-rfc-v1', () => {
 
   it.each([
     ['a second cache of a page is refused', BOTH, 'gpc.activate/kept-by-another EFAULT'],
-    ['until the first lets go', `${BOTH}gpc.deactivate gpc=a\ngpc.read gpc=b`, 'gpc.read/refreshed ok 0x0'],
+    ['until the first lets go', `${BOTH}gpc.deactivate gpc=a\ngpc.read gpc=b`, 'gpc.read/reinserted ok 0x0'],
     [
       'KVM reads beside a cache',
       `${BOTH}${STORE}kvm.read-guest vcpu=vcpu0 gpa=0 length=8`,

@@ -1,16 +1,17 @@
-import { INVALID_GPA, WORD_BYTES } from '../core/abi.ts';
+import { INVALID_GPA, toPages, WORD_BYTES } from '../core/abi.ts';
 import { u32, u64 } from '../core/domain.ts';
 import { rememberLast } from '../core/memo.ts';
 import { fails } from '../core/outcome.ts';
 import { pickOr, type Random } from '../core/random.ts';
-import { known, type Label, type State } from '../core/state.ts';
-import { defineTransition, type ArgsOf, type Guard } from '../core/transition.ts';
+import { known, type Label, type State, type Vm } from '../core/state.ts';
+import { defineTransition, type Accepted, type ArgsOf, type Guard } from '../core/transition.ts';
 import { bytes, chooseWordOffset } from '../gmem/choose.ts';
 import { isWordAligned } from '../gmem/content.ts';
 import { mayFailWithin } from '../gmem/direct-map-fault.ts';
 import { landmarks } from '../gmem/guest-fault.ts';
+import { slotAt } from '../gmem/slots.ts';
 import { withoutPrivateMemory } from '../gmem/vm-create.ts';
-import { chooseCache, crossesPage, gpc, noCache } from './cache-rows.ts';
+import { chooseCache, crossesPage, gpc, noCache, reinsertedRow } from './cache-rows.ts';
 import { finds, hasPageAt, lookedUp, type CacheHindrance } from './caches.ts';
 import { chooseFrame } from './kvm-access.ts';
 import { HINDRANCES, type HindranceRow } from './reach.ts';
@@ -20,6 +21,8 @@ const domains = { gpc, gpa: u64({ boundaries: [INVALID_GPA] }), length: u32({ bo
 type Activate = ArgsOf<typeof domains>;
 
 const activated = ({ gpc: label, gpa }: Activate, state: State): State => lookedUp(state, label, gpa);
+
+const accept = (args: Activate, state: State): Accepted => ({ state: activated(args, state) });
 
 type LookUpRow = Omit<HindranceRow, 'hindrance' | 'errno'> & { readonly hindrance: CacheHindrance };
 
@@ -61,9 +64,23 @@ const lookUpRow = ({ hindrance, unmodelled, ...row }: LookUpRow): Guard<Activate
     : { unmodelled }),
 });
 
-/** Where another cache is often enough, or this one, so that they meet on one page. */
+/** Frames of other slots that have the same host address as the frame: it tells nothing of what backs them. */
+function framesAtHostAddressOf(vm: Vm, gfn: number): readonly number[] {
+  const own = slotAt(vm, gfn);
+  if (own === undefined) return [];
+  const page = toPages(own.hva.offset) + gfn - own.baseGfn;
+  return [...vm.slots.values()].flatMap(({ id, baseGfn, pages, hva }) => {
+    const index = page - toPages(hva.offset);
+    return id !== own.id && hva.base === own.hva.base && 0 <= index && index < pages ? [baseGfn + index] : [];
+  });
+}
+
+/** Where another cache is often enough, or this one, so that they meet on one page; or where its host address stays what it was. */
 function chooseGpa(random: Random, state: State, label: Label): bigint {
-  const { vm } = known(state.caches, label);
+  const { vm, gpa } = known(state.caches, label);
+  const same = gpa === undefined ? [] : framesAtHostAddressOf(known(state.vms, vm), toPages(gpa));
+  const moved = random.below(2) === 0 ? pickOr(random, same) : undefined;
+  if (moved !== undefined) return bytes(moved) + chooseWordOffset(random);
   const kept = [...state.caches.values()].flatMap((cache) =>
     cache.vm === vm && cache.gpa !== undefined ? [cache.gpa] : [],
   );
@@ -104,12 +121,13 @@ export const gpcActivate = defineTransition({
       id: 'gpc.activate/again',
       when: 'the cache is active, and what it has looked up is the page at the address',
       applies: (args, state) => hasPageAt(state, args.gpc, args.gpa),
-      accept: (args, state) => ({ state: activated(args, state) }),
+      accept,
     },
+    reinsertedRow<Activate>('gpc.activate', ({ gpa }) => gpa, accept),
     {
       id: 'gpc.activate/activated',
       when: 'the page can be had: it is looked up, and one that the cache had is let go of',
-      accept: (args, state) => ({ state: activated(args, state) }),
+      accept,
     },
   ],
   draw: ({ random, state }) => {

@@ -1,7 +1,7 @@
 import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted } from '../core/transition.ts';
 import { readWord } from '../gmem/content.ts';
-import { chooseCache, gpaOfCache, gpc, noCache, useRows, type OnCache } from './cache-rows.ts';
+import { chooseCache, gpaOfCache, gpc, noCache, reinsertedRow, useRows, type OnCache } from './cache-rows.ts';
 import { cachedPlace, isCurrent, lookedUp } from './caches.ts';
 
 function read(args: OnCache, before: State): Accepted {
@@ -28,6 +28,7 @@ export const gpcRead = defineTransition({
       applies: (args, state) => isCurrent(state, args.gpc),
       accept: read,
     },
+    reinsertedRow('gpc.read', gpaOfCache, read),
     {
       id: 'gpc.read/refreshed',
       when: 'another page backs the address, or the cache has none: it is looked up first',

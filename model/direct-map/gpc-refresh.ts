@@ -1,14 +1,18 @@
 import { WORD_BYTES } from '../core/abi.ts';
 import { u32 } from '../core/domain.ts';
 import { pickOr } from '../core/random.ts';
-import { known, type Label } from '../core/state.ts';
-import { defineTransition, type ArgsOf } from '../core/transition.ts';
-import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, useRows } from './cache-rows.ts';
+import { known, type Label, type State } from '../core/state.ts';
+import { defineTransition, type Accepted, type ArgsOf } from '../core/transition.ts';
+import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, reinsertedRow, useRows } from './cache-rows.ts';
 import { isCurrent, lookedUp } from './caches.ts';
 
 const domains = { gpc, length: u32({ boundaries: [4096n, 4097n] }) } as const;
 
 type Refresh = ArgsOf<typeof domains>;
+
+const accept = (args: Refresh, state: State): Accepted => ({
+  state: lookedUp(state, args.gpc, gpaOfCache(args, state) ?? 0n),
+});
 
 export const gpcRefresh = defineTransition({
   name: 'gpc.refresh',
@@ -31,10 +35,11 @@ export const gpcRefresh = defineTransition({
       applies: ({ gpc: label }, state) => isCurrent(state, label),
       accept: (_args, state) => ({ state }),
     },
+    reinsertedRow('gpc.refresh', gpaOfCache, accept),
     {
       id: 'gpc.refresh/refreshed',
       when: 'another page backs the address, or the cache has none: it is looked up, and the old one let go of',
-      accept: (args, state) => ({ state: lookedUp(state, args.gpc, gpaOfCache(args, state) ?? 0n) }),
+      accept,
     },
   ],
   draw: ({ random, state }) => {

@@ -3,7 +3,7 @@ import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf } from '../core/transition.ts';
 import { chooseValue } from '../gmem/choose.ts';
 import { writeWord } from '../gmem/content.ts';
-import { chooseCache, gpaOfCache, gpc, noCache, useRows } from './cache-rows.ts';
+import { chooseCache, gpaOfCache, gpc, noCache, reinsertedRow, useRows } from './cache-rows.ts';
 import { cachedPlace, isCurrent, lookedUp } from './caches.ts';
 
 const domains = { gpc, value: u64() } as const;
@@ -32,6 +32,7 @@ export const gpcWrite = defineTransition({
       applies: (args, state) => isCurrent(state, args.gpc),
       accept: write,
     },
+    reinsertedRow<Write>('gpc.write', gpaOfCache, write),
     {
       id: 'gpc.write/refreshed',
       when: 'another page backs the address, or the cache has none: it is looked up first',

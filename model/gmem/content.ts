@@ -133,7 +133,6 @@ export const forgetPages = (state: State, inode: Label, start: number, end: numb
  * the slot nobody tells them when their page is freed.
  */
 export function forgetSlot(state: State, vm: Label, { baseGfn, pages }: Slot): State {
-  if (holdsIn(state.config.profile, { feature: 'direct-map-one-cache' })) return state;
   return lettingGo(state, (cache) => {
     const gfn = cache.gpa === undefined ? -1 : Number(cache.gpa >> PAGE_SHIFT);
     return cache.vm === vm && cache.page?.reinserted === true && baseGfn <= gfn && gfn < baseGfn + pages;
