@@ -165,23 +165,45 @@ const validIsActive = clause(['caches'], ({ after }) => {
   return undefined;
 });
 
-const isPrivate = (ranges: readonly PrivateFact[], { vm, gfn }: ValidCache): boolean =>
+interface Place {
+  readonly vm: string;
+  readonly gfn: number;
+  readonly frame: number;
+}
+
+const isPrivate = (ranges: readonly PrivateFact[], { vm, gfn }: Omit<Place, 'frame'>): boolean =>
   ranges.some((range) => range.vm === vm && range.start <= gfn && gfn < range.end);
 
 const notBacked = ({ gpc, vm, gfn, frame }: ValidCache): string =>
   `${gpc} is valid and points at frame ${hex(frame)}, which does not back gfn ${hex(gfn)} of ${vm}`;
 
+type Backing = Pick<FactParts, 'private' | 'slots' | 'files' | 'resident'>;
+const BACKING = ['private', 'slots', 'files', 'resident'] as const;
+
+/** Whether the file of the slot that has the guest frame has that frame there. */
+function isBacked({ slots, files, resident }: Backing, { vm, gfn, frame }: Place): boolean {
+  const slot = slotAt(slots, vm, gfn);
+  const run = residentAt(resident, frame);
+  if (slot === undefined || run === undefined) return false;
+  const inode = files.find(({ file }) => file === slot.file)?.inode;
+  return run.inode === inode && frame - run.frame + run.page === gfn - slot.baseGfn + slot.firstPage;
+}
+
 /** Where the guest frame is private, the file of its slot backs it. */
-const privateBacked = clause(['caches', 'private', 'slots', 'files', 'resident'], ({ after }) => {
-  for (const cache of after.caches.filter(isValid)) {
-    if (!isPrivate(after.private, cache)) continue;
-    const slot = slotAt(after.slots, cache.vm, cache.gfn);
-    const inode = after.files.find(({ file }) => file === slot?.file)?.inode;
-    const run = residentAt(after.resident, cache.frame);
-    const page = run && run.page + cache.frame - run.frame;
-    if (slot === undefined || run?.inode !== inode || page !== cache.gfn - slot.baseGfn + slot.firstPage)
-      return notBacked(cache);
-  }
+const privateBacked = clause(['caches', ...BACKING], ({ after }) => {
+  const wrong = after.caches
+    .filter(isValid)
+    .find((cache) => isPrivate(after.private, cache) && !isBacked(after, cache));
+  return wrong && notBacked(wrong);
+});
+
+/** A cache that cannot be refreshed to the page any more is no user of it. */
+const sharedByUsers = clause(['shares', 'caches', ...BACKING], ({ after }) => {
+  for (const { frame, holders } of after.shares)
+    for (const { gpc, vm, gfn } of after.caches.filter((each) => holders.includes(each.gpc))) {
+      const isUser = gfn !== undefined && isBacked(after, { vm, gfn, frame });
+      if (!isUser) return `${gpc} has a share of frame ${hex(frame)}, which does not back its guest address any more`;
+    }
   return undefined;
 });
 
@@ -241,7 +263,7 @@ export const directMapInvariants: readonly Invariant[] = [
       'Every temporary reinsertion is undone exactly once: a page that was taken out of the direct map, or that is in use, is present there exactly while its sharing count is above zero, the count is never negative, and it is zero when its last user is gone.',
     source: `${RFC}, patches 2 to 5: kvm_gmem_get_folio(), kvm_gmem_put_shared_pfn()`,
     only,
-    clauses: [sharesHeld, always(LOADS, sharedPresent), notLeftBehind, guestUsesAbsent, hostUsesAbsent],
+    clauses: [sharesHeld, sharedByUsers, always(LOADS, sharedPresent), notLeftBehind, guestUsesAbsent, hostUsesAbsent],
   },
   {
     id: 'direct-map/resident-is-absent',
