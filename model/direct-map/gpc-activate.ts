@@ -96,6 +96,8 @@ export const gpcActivate = defineTransition({
   only: { feature: 'direct-map' },
   args: domains,
   mayAlso: [],
+  builds: true,
+  essential: true,
   weight: 8,
   guards: [
     noCache<Activate>('gpc.activate'),
