@@ -111,7 +111,7 @@ describe('a run that another process goes on with', () => {
   it.each<[string, Target, Partial<CampaignOptions>, string]>([
     ['conforms', simulatorTarget(), {}, 'conforms'],
     ['diverges', mutant('owner-not-compared'), { runs: 5000 }, 'slot.set/file-of-another-vm'],
-    ['shows a secret', telling, {}, SECRECY.id],
+    ['shows a secret', telling, { runs: 600 }, SECRECY.id],
     ['heeds a known divergence', lax, { divergences: [KNOWN] }, 'conforms'],
     ['loses its target now and then', leaving, {}, 'inconclusive'],
     ['is short of memory all the time', lazy, {}, 'inconclusive'],

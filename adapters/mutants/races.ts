@@ -58,7 +58,7 @@ export const RACE_FAULTS: readonly Fault[] = [
   },
   {
     id: 'refreshes-not-serialised',
-    shortest: 8,
+    shortest: 5,
     profile: 'direct-map-rfc-v2',
     fault: 'lets two refreshes of one cache look up its page at the same time, and forgets one of the two shares',
     machine: class extends SimulatorMachine {
