@@ -138,6 +138,19 @@ const caches: readonly Fault[] = [
       },
     ),
   },
+  {
+    id: 'flush-discards',
+    shortest: 5,
+    profile: NOW,
+    fault: 'throws away what was stored to a line when it leaves the cache, as INVD does',
+    machine: withCaches(
+      class extends PhysicalMemory {
+        protected override toMemory(frame: number, line: number, hit: CacheLine): boolean {
+          return hit.state !== 'dirty' && super.toMemory(frame, line, hit);
+        }
+      },
+    ),
+  },
 ];
 
 /** The kernel that handles the machine check. */
@@ -287,23 +300,6 @@ const kernels: readonly Fault[] = [
       class extends GuestKernel {
         override mceLog(...[mce]: Parameters<GuestKernel['mceLog']>): void {
           if (this.worker.length === 0) super.mceLog(mce);
-        }
-      },
-    ),
-  },
-];
-
-/** Random programs seldom store to a line that a cache has, flush it, and load it again. */
-export const RARE_MACHINE_CHECK_FAULTS: readonly Fault[] = [
-  {
-    id: 'flush-discards',
-    shortest: 5,
-    profile: NOW,
-    fault: 'throws away what was stored to a line when it leaves the cache, as INVD does',
-    machine: withCaches(
-      class extends PhysicalMemory {
-        protected override toMemory(frame: number, line: number, hit: CacheLine): boolean {
-          return hit.state !== 'dirty' && super.toMemory(frame, line, hit);
         }
       },
     ),

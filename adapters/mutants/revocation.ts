@@ -48,10 +48,6 @@ export const REVOCATION_FAULTS: readonly Fault[] = [
       }
     },
   },
-];
-
-/** Random programs seldom come to these: the default budget misses some from some seeds. A scenario shows each. */
-export const RARE_REVOCATION_FAULTS: readonly Fault[] = [
   {
     id: 'private-cache-keyed-by-host-address',
     profile: COUNTED,
@@ -85,7 +81,7 @@ export const RARE_REVOCATION_FAULTS: readonly Fault[] = [
   {
     id: 'cache-outlives-slot',
     profile: COUNTED,
-    shortest: 9,
+    shortest: 8,
     fault: 'deletes a slot and leaves its caches the pages that they have, whose fate they do not hear of any more',
     machine: class extends SimulatorMachine {
       protected override gfnToPfnCacheRevoke(): void {
