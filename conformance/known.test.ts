@@ -281,7 +281,9 @@ describe('a run that collects', () => {
     const once: Target = {
       ...referenceTarget(),
       execute: (program, profile) =>
-        ++times === 1 ? [{ outcome: { kind: 'crash', message: 'once' } }] : referenceTarget().execute(program, profile),
+        program.length > 0 && ++times === 1
+          ? [{ outcome: { kind: 'crash', message: 'once' } }]
+          : referenceTarget().execute(program, profile),
     };
     const { verdict, failure, known } = await run(once, { collect: true, seed: 2, runs: 20, shrinkBudget: 20 });
     expect([verdict, failure?.observed, known]).toEqual(['diverges', 'crash: once', []]);
