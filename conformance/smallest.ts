@@ -27,7 +27,7 @@ export interface SmallestOptions {
 
 const DEFAULT_SEARCH_BUDGET = 60_000;
 /** Other failing programs to shrink at most. */
-const OTHERS = 16;
+const OTHERS = 32;
 /** Of all, how many to shrink further: dropping commands is cheap, and tells which are promising. */
 const FINALISTS = 3;
 

@@ -14,6 +14,8 @@ import { generated } from './support.ts';
 const target = simulatorTarget();
 const PROGRAMS = 6000;
 const MAX_COMMANDS = 40;
+/** Commands, more than by default: one of many programs that break an invariant is the shortest. */
+const SEARCH_BUDGET = 250_000;
 
 /** What breaks an invariant first, up to the command that does. */
 async function findBroken(
@@ -35,7 +37,8 @@ async function shortest(specification: Specification, invariant: string): Promis
     const verdict = await judge({ specification, target }, program);
     return verdict.kind === 'diverges' && counts(verdict, program);
   };
-  const options = { seed: 1, counts, signal: new AbortController().signal, maxCommands: MAX_COMMANDS };
+  const signal = new AbortController().signal;
+  const options = { seed: 1, counts, signal, maxCommands: MAX_COMMANDS, searchBudget: SEARCH_BUDGET };
   return (await smallestFailure({ specification, target }, found.program, fails, options)).program;
 }
 

@@ -5,8 +5,10 @@
  */
 import { describe, expect, jest, test } from '@jest/globals';
 import { MUTANTS } from '../adapters/mutants/index.ts';
+import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { grade } from '../conformance/grade.ts';
+import { judge } from '../conformance/judge.ts';
 import { CATALOGUE } from '../model/catalogue.ts';
 import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
 import { Specification } from '../model/core/specification.ts';
@@ -34,6 +36,9 @@ describe('the hand-written mutants', () => {
         ? first
         : await grade(specification, target, { ...options, searchBudget: SEARCH_BUDGET });
       lengths.push(witness?.program.length);
+      // That it is the mistake which tells, and not the design: the machine without it passes the program.
+      const right = simulatorTarget(target.machine);
+      expect((await judge({ specification, target: right }, witness?.program ?? [])).kind).toBe('conforms');
       found.push(witness?.observed ?? '');
     }
     expect(lengths).toEqual(SEEDS.map(() => shortest));

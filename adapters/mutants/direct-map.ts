@@ -347,17 +347,6 @@ const directMap: readonly Fault[] = [
       }
     },
   },
-  {
-    id: 'gup-takes-hidden-pages',
-    shortest: 6,
-    profile: 'direct-map-v13',
-    fault: 'lets a cache have a page of a file with NO_DIRECT_MAP through a mapping of the host',
-    machine: class extends SimulatorMachine {
-      override gupRefuses(): boolean {
-        return false;
-      }
-    },
-  },
 ];
 
 export const DIRECT_MAP_FAULTS: readonly Fault[] = [...posted, ...duties, ...caches, ...tables, ...directMap].map(
