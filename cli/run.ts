@@ -67,8 +67,8 @@ interface RunOptions extends SubjectOptions, DivergenceOptions, FormatOptions, S
   readonly grade?: true;
 }
 
-/** For each mutant: enough for nearly all of them, and over in seconds. `mutants` takes as many programs as one likes. */
-const GRADE_BUDGET = { runs: 5000, equivalentRuns: 500, shrinkBudget: 0 } as const;
+/** For each mutant: the rarest take most of a run’s programs. Those that nothing can tell from the real thing need not as many. */
+const GRADE_BUDGET = { runs: DEFAULT_BUDGET.runs, equivalentRuns: 500, shrinkBudget: 0 } as const;
 
 /** Where many divergences are collected, each must do with less than the shortest program that can be found. */
 const COLLECTING = { collect: true, shrinkBudget: 2000, searchBudget: 0 } as const;
