@@ -67,7 +67,7 @@ interface RunOptions extends SubjectOptions, DivergenceOptions, FormatOptions, S
   readonly grade?: true;
 }
 
-/** For each mutant: the rarest take most of a run’s programs. Those that nothing can tell from the real thing need not as many. */
+/** For each mutant: the rarest take most of a run’s programs. Those that nothing can tell from the real thing do not need as many. */
 const GRADE_BUDGET = { runs: DEFAULT_BUDGET.runs, equivalentRuns: 500, shrinkBudget: 0 } as const;
 
 /** Where many divergences are collected, each must do with less than the shortest program that can be found. */

@@ -176,7 +176,7 @@ class Search implements Found {
     }
   }
 
-  /** Commands of which only pairs are left that may stay so. */
+  /** Commands of which only pairs are left that may stay so: that a pair is impossible is asked of the programs before. */
   #forgetFinished(): void {
     for (const [transition, { pairs, rows }] of this.#open)
       if (rows.size === 0 && [...pairs].every(isExcused)) this.#open.delete(transition);

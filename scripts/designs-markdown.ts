@@ -41,7 +41,7 @@ v12 and v13 have no such duty, because KVM holds nothing: it goes through the ho
 pages. What they leave open is what KVM sees where the host address is not what the guest sees. Each is charged with two invariants.
 One is not their doing: a change of attributes does not invalidate a pfncache in Linux 7.3 either, and neither series sets out to mend that.
 The other takes a restore that fails, which only an injected fault brings about here, and which their messages say
-cannot happen. Of RFC v1, too, what follows from an entry that cannot be split takes injection; the TLB that is not flushed and the caches that do not hear of freed pages do not.
+cannot happen. Of RFC v1, too, what follows from an entry that cannot be split takes injection; the TLB that is not flushed and the caches that do not hear of freed pages and of slots that go do not.
 
 \`gmem-conformance run --profile direct-map-rfc-v1\` (or v12, v13) finds such a program by itself, and shrinks it.
 `;

@@ -153,7 +153,7 @@ export interface Transition<N extends string = string, A = Args> {
   readonly accepts: readonly Acceptance<A>[];
   /** Makes what other commands work on, so that programs begin with such commands. */
   readonly builds?: boolean;
-  /** Without it most others have nothing to work on, so that no program does without it by chance. */
+  /** Without it most others, or those that are rare, have nothing to work on: no program does without it by chance. */
   readonly essential?: boolean;
   /** How often the command is drawn, relative to others. */
   readonly weight: number;

@@ -91,7 +91,7 @@ export const reinsertedRow = <A extends OnCache>(
   accept: Acceptance<A>['accept'],
 ): Acceptance<A> => ({
   id: `${command}/reinserted`,
-  when: 'the cache does not have the page, which is private and out of the direct map: it is put back, or shared with who put it back, until the cache lets go of it',
+  when: 'the cache does not have the page, which is private and out of the direct map: it is put back, or shared with who put it back, until the cache lets go of it; one that the cache had is let go of',
   source: 'RFC v2 "Unmapping guest_memfd from Direct Map", patches 4 and 8: kvm_gmem_get_pfn(), hva_to_pfn_retry()',
   only: { feature: 'direct-map-reinsertion' },
   unreachable: withoutPrivateMemory,

@@ -129,7 +129,7 @@ export const forgetPages = (state: State, inode: Label, start: number, end: numb
   lettingGo(state, ({ page }) => page?.inode === inode && start <= page.page && page.page < end);
 
 /**
- * Caches let go of what they have put back into the direct map through a slot that is deleted. RFC v2 forgets that: without
+ * Caches let go of what they have put back into the direct map through a slot that is deleted. Both RFCs forget that: without
  * the slot nobody tells them when their page is freed.
  */
 export function forgetSlot(state: State, vm: Label, { baseGfn, pages }: Slot): State {

@@ -199,7 +199,7 @@ export const gmemFallocate = defineTransition({
   ],
   draw: ({ random, state }) => {
     const cached = state.caches.size > 0 && random.below(3) === 0 ? chooseCached(random, state) : undefined;
-    // Caches should hear of a hole that begins before their slot, and of one that ends behind it.
+    // Caches should hear of a hole that goes beyond their slot on either side.
     if (cached !== undefined)
       return { fd: cached, mode: KEEP_SIZE | PUNCH_HOLE, offset: 0n, length: bytes(sizeOf(state, cached).pages) };
     const label = chooseFd(random, state, 'gmem');

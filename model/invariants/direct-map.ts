@@ -165,13 +165,13 @@ const validIsActive = clause(['caches'], ({ after }) => {
   return undefined;
 });
 
-interface Place {
+interface GuestPage {
   readonly vm: string;
   readonly gfn: number;
   readonly frame: number;
 }
 
-const isPrivate = (ranges: readonly PrivateFact[], { vm, gfn }: Omit<Place, 'frame'>): boolean =>
+const isPrivate = (ranges: readonly PrivateFact[], { vm, gfn }: Pick<GuestPage, 'vm' | 'gfn'>): boolean =>
   ranges.some((range) => range.vm === vm && range.start <= gfn && gfn < range.end);
 
 const notBacked = ({ gpc, vm, gfn, frame }: ValidCache): string =>
@@ -181,7 +181,7 @@ type Backing = Pick<FactParts, 'private' | 'slots' | 'files' | 'resident'>;
 const BACKING = ['private', 'slots', 'files', 'resident'] as const;
 
 /** Whether the file of the slot that has the guest frame has that frame there. */
-function isBacked({ slots, files, resident }: Backing, { vm, gfn, frame }: Place): boolean {
+function isBacked({ slots, files, resident }: Backing, { vm, gfn, frame }: GuestPage): boolean {
   const slot = slotAt(slots, vm, gfn);
   const run = residentAt(resident, frame);
   if (slot === undefined || run === undefined) return false;
@@ -197,7 +197,7 @@ const privateBacked = clause(['caches', ...BACKING], ({ after }) => {
   return wrong && notBacked(wrong);
 });
 
-/** A cache that cannot be refreshed to the page any more is no user of it. */
+/** Whether the guest frame is still private is not asked: a conversion takes no share away. But its slot must have the page. */
 const sharedByUsers = clause(['shares', 'caches', ...BACKING], ({ after }) => {
   for (const { frame, holders } of after.shares)
     for (const { gpc, vm, gfn } of after.caches.filter((each) => holders.includes(each.gpc))) {
