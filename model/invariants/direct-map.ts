@@ -165,23 +165,20 @@ const validIsActive = clause(['caches'], ({ after }) => {
   return undefined;
 });
 
-interface GuestPage {
-  readonly vm: string;
-  readonly gfn: number;
-  readonly frame: number;
-}
-
-const isPrivate = (ranges: readonly PrivateFact[], { vm, gfn }: Pick<GuestPage, 'vm' | 'gfn'>): boolean =>
+const isPrivate = (ranges: readonly PrivateFact[], { vm, gfn }: ValidCache): boolean =>
   ranges.some((range) => range.vm === vm && range.start <= gfn && gfn < range.end);
 
 const notBacked = ({ gpc, vm, gfn, frame }: ValidCache): string =>
   `${gpc} is valid and points at frame ${hex(frame)}, which does not back gfn ${hex(gfn)} of ${vm}`;
 
-type Backing = Pick<FactParts, 'private' | 'slots' | 'files' | 'resident'>;
-const BACKING = ['private', 'slots', 'files', 'resident'] as const;
+const BACKING = ['slots', 'files', 'resident'] as const;
+type Backing = Pick<FactParts, (typeof BACKING)[number]>;
 
 /** Whether the file of the slot that has the guest frame has that frame there. */
-function isBacked({ slots, files, resident }: Backing, { vm, gfn, frame }: GuestPage): boolean {
+function isBacked(
+  { slots, files, resident }: Backing,
+  { vm, gfn, frame }: Pick<ValidCache, 'vm' | 'gfn' | 'frame'>,
+): boolean {
   const slot = slotAt(slots, vm, gfn);
   const run = residentAt(resident, frame);
   if (slot === undefined || run === undefined) return false;
@@ -190,7 +187,7 @@ function isBacked({ slots, files, resident }: Backing, { vm, gfn, frame }: Guest
 }
 
 /** Where the guest frame is private, the file of its slot backs it. */
-const privateBacked = clause(['caches', ...BACKING], ({ after }) => {
+const privateBacked = clause(['caches', 'private', ...BACKING], ({ after }) => {
   const wrong = after.caches
     .filter(isValid)
     .find((cache) => isPrivate(after.private, cache) && !isBacked(after, cache));
