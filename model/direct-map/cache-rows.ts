@@ -21,6 +21,10 @@ export interface OnCache {
 /** The address that the cache is activated for. */
 export const gpaOfCache = ({ gpc: label }: OnCache, state: State): bigint | undefined => state.caches.get(label)?.gpa;
 
+/** The cache looks the page at its address up, where it does not have it. */
+export const refreshed = (args: OnCache, state: State): State =>
+  lookedUp(state, args.gpc, gpaOfCache(args, state) ?? 0n);
+
 export const noCache = <A extends OnCache>(command: string): Guard<A> => ({
   id: `${command}/no-cache`,
   unmodelled: 'a cache is a part of a vCPU, and nobody can name one that is not there',
@@ -75,7 +79,7 @@ export function useRows<A extends OnCache>(command: string): readonly Guard<A>[]
       group: 'page',
       result: 'EFAULT',
       outcome: () => fails('EFAULT'),
-      leaves: (args, state) => lookedUp(state, args.gpc, gpaOfCache(args, state) ?? 0n),
+      leaves: refreshed,
       when: 'what the cache has is outdated, and a cache cannot be activated for its address any more: it stays active without a page',
       source: 'virt/kvm/pfncache.c: __kvm_gpc_refresh(), hva_to_pfn_retry()',
       violated: (args, state) => isHindered(args, state, false),

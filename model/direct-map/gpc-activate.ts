@@ -78,8 +78,8 @@ function framesAtHostAddressOf(vm: Vm, gfn: number): readonly number[] {
 /** Where another cache is often enough, or this one, so that they meet on one page; or where its host address stays what it was. */
 function chooseGpa(random: Random, state: State, label: Label): bigint {
   const { vm, gpa } = known(state.caches, label);
-  const same = gpa === undefined ? [] : framesAtHostAddressOf(known(state.vms, vm), toPages(gpa));
-  const moved = random.below(2) === 0 ? pickOr(random, same) : undefined;
+  const stays = random.below(2) === 0 && gpa !== undefined;
+  const moved = stays ? pickOr(random, framesAtHostAddressOf(known(state.vms, vm), toPages(gpa))) : undefined;
   if (moved !== undefined) return bytes(moved) + chooseWordOffset(random);
   const kept = [...state.caches.values()].flatMap((cache) =>
     cache.vm === vm && cache.gpa !== undefined ? [cache.gpa] : [],

@@ -1,11 +1,20 @@
 import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted } from '../core/transition.ts';
 import { readWord } from '../gmem/content.ts';
-import { chooseCache, gpaOfCache, gpc, noCache, reinsertedRow, useRows, type OnCache } from './cache-rows.ts';
-import { cachedPlace, isCurrent, lookedUp } from './caches.ts';
+import {
+  chooseCache,
+  gpaOfCache,
+  gpc,
+  noCache,
+  refreshed,
+  reinsertedRow,
+  useRows,
+  type OnCache,
+} from './cache-rows.ts';
+import { cachedPlace, isCurrent } from './caches.ts';
 
 function read(args: OnCache, before: State): Accepted {
-  const state = lookedUp(before, args.gpc, gpaOfCache(args, before) ?? 0n);
+  const state = refreshed(args, before);
   return { state, value: readWord(state, cachedPlace(state, args.gpc)) };
 }
 

@@ -3,16 +3,14 @@ import { u32 } from '../core/domain.ts';
 import { pickOr } from '../core/random.ts';
 import { known, type Label, type State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf } from '../core/transition.ts';
-import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, reinsertedRow, useRows } from './cache-rows.ts';
-import { isCurrent, lookedUp } from './caches.ts';
+import { chooseCache, crossesPage, gpaOfCache, gpc, noCache, refreshed, reinsertedRow, useRows } from './cache-rows.ts';
+import { isCurrent } from './caches.ts';
 
 const domains = { gpc, length: u32({ boundaries: [4096n, 4097n] }) } as const;
 
 type Refresh = ArgsOf<typeof domains>;
 
-const accept = (args: Refresh, state: State): Accepted => ({
-  state: lookedUp(state, args.gpc, gpaOfCache(args, state) ?? 0n),
-});
+const accept = (args: Refresh, state: State): Accepted => ({ state: refreshed(args, state) });
 
 export const gpcRefresh = defineTransition({
   name: 'gpc.refresh',

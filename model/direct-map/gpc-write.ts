@@ -3,15 +3,15 @@ import type { State } from '../core/state.ts';
 import { defineTransition, type Accepted, type ArgsOf } from '../core/transition.ts';
 import { chooseValue } from '../gmem/choose.ts';
 import { writeWord } from '../gmem/content.ts';
-import { chooseCache, gpaOfCache, gpc, noCache, reinsertedRow, useRows } from './cache-rows.ts';
-import { cachedPlace, isCurrent, lookedUp } from './caches.ts';
+import { chooseCache, gpaOfCache, gpc, noCache, refreshed, reinsertedRow, useRows } from './cache-rows.ts';
+import { cachedPlace, isCurrent } from './caches.ts';
 
 const domains = { gpc, value: u64() } as const;
 
 type Write = ArgsOf<typeof domains>;
 
 function write(args: Write, before: State): Accepted {
-  const state = lookedUp(before, args.gpc, gpaOfCache(args, before) ?? 0n);
+  const state = refreshed(args, before);
   return { state: writeWord(state, cachedPlace(state, args.gpc), args.value) };
 }
 

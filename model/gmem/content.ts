@@ -132,12 +132,11 @@ export const forgetPages = (state: State, inode: Label, start: number, end: numb
  * Caches let go of what they have put back into the direct map through a slot that is deleted. Both RFCs forget that: without
  * the slot nobody tells them when their page is freed.
  */
-export function forgetSlot(state: State, vm: Label, { baseGfn, pages }: Slot): State {
-  return lettingGo(state, (cache) => {
+export const forgetSlot = (state: State, vm: Label, { baseGfn, pages }: Slot): State =>
+  lettingGo(state, (cache) => {
     const gfn = cache.gpa === undefined ? -1 : Number(cache.gpa >> PAGE_SHIFT);
     return cache.vm === vm && cache.page?.reinserted === true && baseGfn <= gfn && gfn < baseGfn + pages;
   });
-}
 
 /**
  * Another generation of the slots: caches of host addresses that have none look again.

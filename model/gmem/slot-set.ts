@@ -524,9 +524,10 @@ function drawChange(random: Random, vmFd: Label, slot: Slot): SlotSet {
 }
 
 /** Often one with the address of a cache, which should hear of what becomes of it. */
-function chooseSlot(random: Random, { caches }: State, owner: Label, vm: Vm): Slot | undefined {
-  const cached = [...caches.values()].flatMap((cache) =>
-    cache.vm === owner && cache.gpa !== undefined ? (slotAt(vm, toPages(cache.gpa)) ?? []) : [],
+function chooseSlot(random: Random, state: State, vmFd: Label): Slot | undefined {
+  const vm = vmOf(state, vmFd);
+  const cached = [...state.caches.values()].flatMap((cache) =>
+    cache.vm === openAs(state, vmFd, 'vm') && cache.gpa !== undefined ? (slotAt(vm, toPages(cache.gpa)) ?? []) : [],
   );
   const found = cached.length > 0 && random.below(2) === 0 ? cached : [...vm.slots.values()];
   return pickOr(random, found);
@@ -589,9 +590,8 @@ export const slotSet = defineTransition({
   draw: ({ random, state }) => {
     const vmFd = chooseVmWithFile(random, state) ?? chooseFd(random, state, 'vm');
     if (vmFd === undefined) return undefined;
-    const vm = vmOf(state, vmFd);
-    if (vm.slots.size > 3 && random.below(2) === 0) return undefined;
-    const old = random.below(3) === 0 ? chooseSlot(random, state, known(state.fds, vmFd).id, vm) : undefined;
+    if (vmOf(state, vmFd).slots.size > 3 && random.below(2) === 0) return undefined;
+    const old = random.below(3) === 0 ? chooseSlot(random, state, vmFd) : undefined;
     return old === undefined ? drawRegion(random, state, vmFd) : drawChange(random, vmFd, old);
   },
 });
