@@ -9,13 +9,11 @@ import { smallestFailure } from '../conformance/smallest.ts';
 import { printProgram, type Program } from '../model/core/program.ts';
 import type { Specification } from '../model/core/specification.ts';
 import { DESIGN_FLAWS, DESIGNS, flawOf, specifyOnly } from './designs.ts';
-import { generated } from './support.ts';
+import { generated, SEARCH_BUDGET } from './support.ts';
 
 const target = simulatorTarget();
 const PROGRAMS = 6000;
 const MAX_COMMANDS = 40;
-/** Commands, more than by default: one of many programs that break an invariant is the shortest. */
-const SEARCH_BUDGET = 250_000;
 
 /** What breaks an invariant first, up to the command that does. */
 async function findBroken(

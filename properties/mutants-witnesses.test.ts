@@ -9,14 +9,10 @@ import { simulatorTarget } from '../adapters/simulator/index.ts';
 import { DEFAULT_BUDGET } from '../conformance/campaign.ts';
 import { grade } from '../conformance/grade.ts';
 import { judge } from '../conformance/judge.ts';
-import { CATALOGUE } from '../model/catalogue.ts';
-import { FULL_MACHINE, profileById } from '../model/core/profile.ts';
-import { Specification } from '../model/core/specification.ts';
+import { SEARCH_BUDGET, specify } from './support.ts';
 
 const PROOF = process.env['GMEM_PROOF'] === '1';
 if (PROOF) jest.setTimeout(3_600_000);
-/** Commands, more than by default: what shows a fault in the fewest is one of many programs that show it. */
-const SEARCH_BUDGET = 250_000;
 const SEEDS = Array.from({ length: PROOF ? 50 : 1 }, (_, index) => index + 1);
 
 describe('the hand-written mutants', () => {
@@ -26,7 +22,7 @@ describe('the hand-written mutants', () => {
   const found: string[] = [];
 
   test.each(handWritten)('$id: $shortest commands from every seed', async ({ profile, target, shortest }) => {
-    const specification = new Specification({ profile: profileById(profile), machine: FULL_MACHINE }, CATALOGUE);
+    const specification = specify(profile);
     const lengths: (number | undefined)[] = [];
     for (const seed of SEEDS) {
       const options = { seed, ...DEFAULT_BUDGET };

@@ -16,6 +16,9 @@ import { scenarioNames, scenarioText } from '../scenarios/library.ts';
 /** Where a suite must do the same every time. */
 export const FIXED_SEED = 2;
 
+/** Commands, more than by default, in search of a shorter program: the shortest is one of many that show a fault. */
+export const SEARCH_BUDGET = 250_000;
+
 /** Where a suite may find something new every time: GMEM_SEED, or one from chance. */
 export const freshSeed = (): number => fc.readConfigureGlobal().seed ?? Math.floor(Math.random() * 0x7fff_ffff);
 
